@@ -1,0 +1,132 @@
+// swift-tools-version: 6.2
+// The folders of Sources are the layers, and this file holds their rule: a target names only targets below it.
+// LONGHAUL_ONLY=SCTPTests,FlowsTests keeps only those targets and what they stand on, so that an engine builds and tests alone in seconds.
+import PackageDescription
+
+let strict: [SwiftSetting] = [.treatAllWarnings(as: .error), .enableUpcomingFeature("ExistentialAny")]
+
+/// A target of one layer: its folder is `Sources/<layer>/<name>`.
+func layer(_ folder: String, _ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, path: "Sources/\(folder)/\(name)", exclude: ["README.md"], swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, path: "Tests/\(name)", swiftSettings: strict)
+}
+
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioHTTP1 = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioEmbedded = Target.Dependency.product(name: "NIOEmbedded", package: "swift-nio")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+let collections = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+
+let shims: [Target] = [
+  .systemLibrary(name: "CZstd", path: "Sources/C/CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+  .target(name: "CChecksum", path: "Sources/C/CChecksum"),
+  .target(name: "CLinux", path: "Sources/C/CLinux"),
+]
+
+let engines: [Target] = [
+  layer("Engines", "Vocabulary"),
+  layer("Engines", "Simulation", ["Vocabulary"]),
+  layer("Engines", "SCTP", ["Vocabulary", "CChecksum", nioCore, collections]),
+  layer("Engines", "Flows", ["Vocabulary", nioCore, collections]),
+  layer("Engines", "Tunnel", ["Vocabulary", "Flows", nioCore, collections]),
+  layer("Engines", "Paths", ["Vocabulary"]),
+  layer("Engines", "Placement", ["Vocabulary", "Paths"]),
+  layer("Engines", "Control", ["Vocabulary", "Paths", "Placement"]),
+]
+
+let adapters: [Target] = [
+  layer("Adapters", "Authentication", ["Vocabulary", "SCTP", "Control", crypto]),
+  layer("Adapters", "Relay", ["Vocabulary", "Flows", nioCore, nioPosix, logging]),
+  layer("Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", nioCore, nioPosix, nioHTTP1, logging]),
+  layer("Adapters", "Compression", ["Vocabulary", "CZstd", nioCore]),
+  layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
+  layer("Adapters", "Probing", ["Vocabulary", "Paths", nioCore, nioPosix, logging]),
+  layer("Adapters", "Hypervisors", ["Vocabulary", "Control", nioCore, nioPosix, logging]),
+  layer("Adapters", "ControlLink", ["Vocabulary", "Control", nioCore, nioPosix, nioHTTP1, logging]),
+  layer("Adapters", "LinuxNetwork", ["Vocabulary", "CLinux", subprocess, logging]),
+  layer("Adapters", "WANEmulation", ["Vocabulary", "LinuxNetwork"]),
+]
+
+let services: [Target] = [
+  layer("Services", "Agent", ["Vocabulary", "SCTP", "Flows", "Control", "Authentication", "Relay", "Carriers", "ControlLink", nioCore, nioPosix, logging]),
+  layer(
+    "Services", "Client",
+    ["Vocabulary", "SCTP", "Flows", "Control", "Paths", "Authentication", "Relay", "Carriers", "Interception", "Probing", "ControlLink", nioCore, nioPosix, logging]),
+  layer(
+    "Services", "Accelerator",
+    ["Vocabulary", "Flows", "Tunnel", "Control", "Authentication", "Relay", "Compression", "Interception", "Probing", "ControlLink", nioCore, nioPosix, logging]),
+  layer(
+    "Services", "Controller",
+    ["Vocabulary", "Control", "Paths", "Placement", "Authentication", "Hypervisors", "Probing", hummingbird, yams, nioCore, nioPosix, logging]),
+  layer("Services", "Lab", ["Vocabulary", "Control", "Hypervisors", "LinuxNetwork", "WANEmulation", subprocess, nioCore, nioPosix, logging]),
+]
+
+let apps: [Target] = [
+  .executableTarget(
+    name: "longhaul", dependencies: ["Agent", "Client", "Accelerator", "Controller", "Lab", "LinuxNetwork", "Vocabulary", argumentParser, logging],
+    path: "Sources/App/longhaul", exclude: ["README.md"], swiftSettings: strict),
+  // Installed in guests: it links its own runtime and the C library, so that it starts in an image that has neither.
+  .executableTarget(
+    name: "longhaul-agent", dependencies: ["Agent", "Vocabulary", logging],
+    path: "Sources/App/longhaul-agent", exclude: ["README.md"], swiftSettings: strict,
+    linkerSettings: [.unsafeFlags(["-static-executable"])]),
+]
+
+let testTargets: [Target] = [
+  tests("ArchitectureTests", []),
+  tests("SCTPTests", ["SCTP", "Simulation", "Vocabulary", nioCore]),
+  tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
+  tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
+  tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
+  tests("CarrierTests", ["Carriers", "Relay", "Authentication", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
+  tests("SessionTests", ["Agent", "Client", "Accelerator", "Authentication", "Vocabulary", nioCore, nioPosix]),
+  tests("AcceleratorTests", ["Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
+  tests("ControllerTests", ["Controller", "ControlLink", "Hypervisors", "Probing", "Control", "Authentication", "Vocabulary", nioCore, nioPosix]),
+  tests("LabTests", ["Lab", "LinuxNetwork", "WANEmulation", "Vocabulary"]),
+]
+
+let packages: [(name: String, dependency: Package.Dependency)] = [
+  ("swift-nio", .package(url: "https://github.com/apple/swift-nio", from: "2.101.2")),
+  ("swift-log", .package(url: "https://github.com/apple/swift-log", from: "1.16.2")),
+  ("swift-crypto", .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2")),
+  ("swift-collections", .package(url: "https://github.com/apple/swift-collections", from: "1.6.0")),
+  ("swift-argument-parser", .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")),
+  ("hummingbird", .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1")),
+  ("swift-subprocess", .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2")),
+  ("Yams", .package(url: "https://github.com/jpsim/Yams", from: "6.2.2")),
+]
+
+var chosen = shims + engines + adapters + services + apps + testTargets
+if let only = Context.environment["LONGHAUL_ONLY"] {
+  var wanted = Set(only.split(separator: ",").map(String.init))
+  var frontier = wanted
+  while !frontier.isEmpty {
+    let found = chosen.filter { frontier.contains($0.name) }.flatMap(\.dependencies).compactMap { dependency -> String? in
+      if case .byNameItem(let name, _) = dependency { return name }
+      return nil
+    }
+    frontier = Set(found).subtracting(wanted)
+    wanted.formUnion(frontier)
+  }
+  chosen = chosen.filter { wanted.contains($0.name) }
+}
+let used = Set(
+  chosen.flatMap(\.dependencies).compactMap { dependency -> String? in
+    if case .productItem(_, let package, _, _) = dependency { return package }
+    return nil
+  })
+
+let package = Package(
+  name: "longhaul",
+  dependencies: packages.filter { used.contains($0.name) }.map(\.dependency),
+  targets: chosen,
+  swiftLanguageModes: [.v6])
