@@ -34,6 +34,7 @@ package struct FlowTable: Sendable {
 
 extension FlowTable {
   package var count: Int { flows.count }
+  package var hasEvents: Bool { !events.isEmpty }
 
   /// Octets that `send` takes now.
   package func sendable(_ id: FlowID) -> Int {

@@ -1,0 +1,262 @@
+import Flows
+import Logging
+import NIOCore
+import Vocabulary
+
+/// What carries a hub's frames: an association's streams, or a tunnel connection. Bound to the hub's event loop.
+package protocol FlowTransport: AnyObject {
+  /// Octets of data that it takes now; zero stops the reading of sockets until `FlowHub.transportHasSpace`.
+  var space: Int { get }
+  /// Takes a frame. It may refuse none: `space` is what holds the hub back.
+  func transmit(_ frame: FlowFrame, on flow: FlowID)
+  /// All frames of one turn have been handed over.
+  func flush()
+}
+
+/// The flows of one session or tunnel connection and their sockets.
+package final class FlowHub {
+  /// Octets of early data that wait for a service to be dialled are bounded by the flow's window; this bounds a single DATA frame.
+  package let maximumDataOctets: Int
+  /// Called for a flow that the peer opens; answer with `accept` or `refuse`, now or later.
+  package var onIncoming: (FlowID, FlowTarget) -> Void
+  /// Called when the last flow of a burst has gone, so that an owner which drains can end.
+  package var onIdle: (() -> Void)?
+
+  package let loop: any EventLoop
+  private var table: FlowTable
+  private weak var transport: (any FlowTransport)?
+  private var flows: [FlowID: Entry] = [:]
+  private var isPumping = false
+  /// Flows whose sockets got something since the last flush.
+  private var touched: Set<FlowID> = []
+  /// The flow that was served last when space came back: the next turn begins behind it, so that no flow is always first.
+  private var lastServed = FlowID(0)
+  private let logger: Logger
+
+  private struct Entry {
+    var relay: SocketRelay?
+    /// Called once with nil when the flow is open, or with the refusal.
+    var answer: ((FlowRefusal?) -> Void)?
+    /// What came before the service was connected.
+    var early: [ByteBuffer] = []
+    var hasEarlyEnd = false
+  }
+
+  package init(
+    loop: any EventLoop, role: FlowTable.Role, limits: FlowLimits, identifiers: ClosedRange<UInt32>, maximumDataOctets: Int, logger: Logger,
+    onIncoming: @escaping (FlowID, FlowTarget) -> Void
+  ) {
+    self.loop = loop
+    table = FlowTable(role: role, limits: limits, identifiers: identifiers)
+    self.maximumDataOctets = maximumDataOctets
+    self.logger = logger
+    self.onIncoming = onIncoming
+  }
+
+  /// The transport is not kept alive by its hub.
+  package func attach(transport: any FlowTransport) { self.transport = transport }
+
+  package var count: Int { table.count }
+}
+
+// MARK: Opening
+
+extension FlowHub {
+  /// Opens a flow. `answer` gets nil when the far side is connected, or the refusal. A channel may be joined with `join` at once: early data
+  /// then goes out behind OPEN, and nothing is written to the channel before `answer(nil)` has returned.
+  package func open(_ target: FlowTarget, answer: @escaping (FlowRefusal?) -> Void) throws(FlowRefusal) -> FlowID {
+    loop.preconditionInEventLoop()
+    guard transport != nil else { throw .lost }
+    let id = try table.open(target)
+    flows[id] = Entry(answer: answer)
+    pump()
+    return id
+  }
+
+  /// Joins a channel of this event loop to an open or opening flow. The channel must allow remote half-closure.
+  package func join(_ channel: any Channel, to id: FlowID) {
+    loop.preconditionInEventLoop()
+    precondition(channel.eventLoop === loop, "a flow and its socket live on one event loop")
+    guard flows[id] != nil else {  // the flow ended while the channel was being made
+      SocketRelay.abort(channel)
+      return
+    }
+    let relay = SocketRelay(hub: self, flow: id)
+    flows[id]?.relay = relay
+    do {
+      try channel.pipeline.syncOperations.addHandler(relay)
+    } catch {
+      logger.debug("the socket of a flow closed before it was joined", metadata: ["flow.id": "\(id)", "error": "\(error)"])
+      table.reset(id)
+      return pump()
+    }
+    let entry = flows[id]
+    flows[id]?.early = []
+    for bytes in entry?.early ?? [] { relay.deliver(bytes) }
+    if entry?.hasEarlyEnd == true { relay.deliverEnd() }
+    relay.flush()
+    relay.resume()
+  }
+
+  /// Accepts a flow that came in and joins it to its service's channel.
+  package func accept(_ id: FlowID, with channel: any Channel) {
+    loop.preconditionInEventLoop()
+    guard table.contains(id), flows[id] != nil else { return SocketRelay.abort(channel) }
+    table.accept(id)
+    join(channel, to: id)
+    pump()
+  }
+
+  package func refuse(_ id: FlowID, _ why: FlowRefusal) {
+    loop.preconditionInEventLoop()
+    flows[id] = nil
+    table.refuse(id, why)
+    pump()
+  }
+
+  /// Gives a flow up from this side, for instance because the application went while its flow was opening.
+  package func abandon(_ id: FlowID) {
+    loop.preconditionInEventLoop()
+    table.reset(id)
+    pump()
+  }
+}
+
+// MARK: The transport
+
+extension FlowHub {
+  /// A frame has come. Thrown: the peer broke the protocol, and its connection should end.
+  package func receive(_ frame: FlowFrame, on id: FlowID) throws(FlowViolation) {
+    loop.preconditionInEventLoop()
+    try table.receive(frame, on: id)
+    handleEvents()  // before the next frame: the identifier may be used again by it
+  }
+
+  /// All frames of one read have been given to `receive`: sockets are flushed, answers sent.
+  package func receiveComplete() {
+    pump()
+    for id in touched {
+      flows[id]?.relay?.flush()
+    }
+    touched.removeAll(keepingCapacity: true)
+  }
+
+  /// The transport takes data again. Flows are served in turn, beginning behind the one that was last.
+  package func transportHasSpace() {
+    loop.preconditionInEventLoop()
+    let waiting = flows.filter { $0.value.relay?.isWaitingForRoom == true }.keys.sorted()
+    let start = waiting.firstIndex { $0 > lastServed } ?? 0
+    for id in waiting[start...] + waiting[..<start] {
+      guard let transport, transport.space > 0 else { break }
+      lastServed = id
+      flows[id]?.relay?.resume()
+    }
+    pump()
+  }
+
+  /// The transport is gone for good: every flow ends with it.
+  package func transportLost(_ why: FlowRefusal) {
+    loop.preconditionInEventLoop()
+    table.closeAll(why)
+    transport = nil
+    handleEvents()
+  }
+}
+
+// MARK: The relays
+
+extension FlowHub {
+  /// Octets that the flow of this relay takes now.
+  func room(for relay: SocketRelay) -> Int {
+    guard let transport, flows[relay.flow]?.relay === relay else { return 0 }
+    return min(table.sendable(relay.flow), max(transport.space, 0))
+  }
+
+  func relay(_ relay: SocketRelay, read bytes: ByteBuffer) {
+    guard flows[relay.flow]?.relay === relay else { return }
+    var bytes = bytes
+    while let part = bytes.readSlice(length: min(maximumDataOctets, bytes.readableBytes)), part.readableBytes > 0 {
+      table.send(part, on: relay.flow)
+    }
+    pump()
+  }
+
+  func relayEnded(_ relay: SocketRelay) {
+    guard flows[relay.flow]?.relay === relay else { return }
+    table.end(relay.flow)
+    pump()
+  }
+
+  func relayFailed(_ relay: SocketRelay) {
+    guard flows[relay.flow]?.relay === relay else { return }
+    table.reset(relay.flow)
+    pump()
+  }
+
+  func relay(_ relay: SocketRelay, passedOn octets: Int) {
+    guard flows[relay.flow]?.relay === relay else { return }
+    table.consumed(octets, on: relay.flow)
+    pump()
+  }
+}
+
+// MARK: Helpers
+
+extension FlowHub {
+  private func pump() {
+    guard !isPumping else { return }
+    isPumping = true
+    var hasSent = false
+    repeat {
+      handleEvents()
+      while let (id, frame) = table.nextFrame() {
+        transport?.transmit(frame, on: id)
+        hasSent = true
+      }
+    } while table.hasEvents
+    isPumping = false
+    if hasSent { transport?.flush() }
+  }
+
+  private func handleEvents() {
+    while let event = table.nextEvent() { handle(event) }
+  }
+
+  private func handle(_ event: FlowEvent) {
+    switch event {
+    case .incoming(let id, let target):
+      flows[id] = Entry()
+      onIncoming(id, target)
+    case .opened(let id):
+      let answer = flows[id]?.answer
+      flows[id]?.answer = nil
+      answer?(nil)
+    case .refused(let id, let why):
+      let entry = flows.removeValue(forKey: id)
+      entry?.relay?.detach()
+      entry?.answer?(why)
+      tellIfIdle()
+    case .data(let id, let bytes):
+      if let relay = flows[id]?.relay {
+        relay.deliver(bytes)
+        touched.insert(id)
+      } else {
+        flows[id]?.early.append(bytes)
+      }
+    case .writable(let id): flows[id]?.relay?.resume()
+    case .ended(let id):
+      if let relay = flows[id]?.relay { relay.deliverEnd() } else { flows[id]?.hasEarlyEnd = true }
+    case .reset(let id): flows[id]?.relay?.abort()
+    case .closed(let id):
+      let entry = flows.removeValue(forKey: id)
+      touched.remove(id)
+      entry?.relay?.flowClosed()
+      entry?.answer?(.lost)
+      tellIfIdle()
+    }
+  }
+
+  private func tellIfIdle() {
+    if flows.isEmpty { onIdle?() }
+  }
+}

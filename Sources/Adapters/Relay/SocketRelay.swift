@@ -1,0 +1,194 @@
+import Flows
+import NIOCore
+import NIOPosix
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// One socket of one flow.
+package final class SocketRelay: ChannelInboundHandler {
+  package typealias InboundIn = ByteBuffer
+  package typealias OutboundOut = ByteBuffer
+
+  let flow: FlowID
+  /// Nil once the flow has closed: what happens on the socket then concerns nobody.
+  private var hub: FlowHub?
+  private var context: ChannelHandlerContext?
+  /// What one read brought beyond the room there was.
+  private var held = ByteBuffer()
+  private var inputHasEnded = false
+  private var inputEndIsTold = false
+  private var outputShouldEnd = false
+  private var outputHasEnded = false
+  private var isReading = false
+  private var isAborted = false
+  private var octetsInWriting = 0
+  private var hasUnflushed = false
+  private var flowHasClosed = false
+
+  init(hub: FlowHub, flow: FlowID) {
+    self.hub = hub
+    self.flow = flow
+  }
+
+  /// True while there is something to read, or to send on, as soon as there is room.
+  var isWaitingForRoom: Bool { !isReading && !isAborted && !inputEndIsTold }
+}
+
+// MARK: From the flow to the socket
+
+extension SocketRelay {
+  func deliver(_ bytes: ByteBuffer) {
+    guard let context, !isAborted, !outputHasEnded else { return }
+    let octets = bytes.readableBytes
+    octetsInWriting += octets
+    hasUnflushed = true
+    context.write(wrapOutboundOut(bytes)).assumeIsolated().whenComplete { self.wrote(octets, $0) }
+  }
+
+  func flush() {
+    guard hasUnflushed else { return }
+    hasUnflushed = false
+    context?.flush()
+  }
+
+  /// The peer sends no more: a FIN, after what is still to be written.
+  func deliverEnd() {
+    outputShouldEnd = true
+    flush()
+    endOutputIfDone()
+  }
+
+  /// The peer is gone: a RST.
+  func abort() {
+    guard let context, !isAborted else { return }
+    isAborted = true
+    held.clear()
+    SocketRelay.abort(context.channel)
+  }
+
+  /// Closes a channel so that its peer sees a RST (SO_LINGER with zero seconds), as RFC 9293 section 3.10.5 ABORT.
+  package static func abort(_ channel: any Channel) {
+    // On the channel's own loop this takes effect at once. A channel that is closed already has no options, and no peer to tell.
+    (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in }
+    channel.close(promise: nil)
+  }
+
+  /// Both directions have ended; the socket closes once its last octets are written.
+  func flowClosed() {
+    flowHasClosed = true
+    flush()
+    if octetsInWriting == 0 { finish() }
+  }
+
+  /// Leaves the socket to whoever refuses the application in its own protocol.
+  func detach() {
+    hub = nil
+    held.clear()
+    if let context {
+      context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
+    }
+  }
+
+  private func wrote(_ octets: Int, _ result: Result<Void, any Error>) {
+    octetsInWriting -= octets
+    switch result {
+    case .success:
+      hub?.relay(self, passedOn: octets)
+      endOutputIfDone()
+      if flowHasClosed, octetsInWriting == 0 { finish() }
+    case .failure: fail()
+    }
+  }
+
+  private func endOutputIfDone() {
+    guard outputShouldEnd, !outputHasEnded, octetsInWriting == 0, !isAborted, let context else { return }
+    outputHasEnded = true
+    context.close(mode: .output, promise: nil)
+  }
+
+  private func finish() {
+    hub = nil
+    guard let context, !isAborted else { return }
+    context.close(promise: nil)
+  }
+}
+
+// MARK: From the socket to the flow
+
+extension SocketRelay {
+  /// Sends on what is held, and reads on, as far as there is room.
+  func resume() {
+    guard let hub, let context, !isAborted else { return }
+    if held.readableBytes > 0 {
+      let room = hub.room(for: self)
+      guard room > 0, let part = held.readSlice(length: min(room, held.readableBytes)) else { return }
+      if held.readableBytes == 0 { held = ByteBuffer() }
+      hub.relay(self, read: part)
+    }
+    guard held.readableBytes == 0 else { return }
+    if inputHasEnded { return tellInputEnd() }
+    guard !isReading, hub.room(for: self) > 0 else { return }
+    isReading = true
+    context.read()
+  }
+
+  package func handlerAdded(context: ChannelHandlerContext) {
+    self.context = context
+  }
+
+  package func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+  package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    guard let hub, !isAborted else { return }
+    var bytes = unwrapInboundIn(data)
+    if held.readableBytes > 0 {
+      held.writeBuffer(&bytes)
+      return
+    }
+    let room = hub.room(for: self)
+    if room > 0, let part = bytes.readSlice(length: min(room, bytes.readableBytes)) { hub.relay(self, read: part) }
+    if bytes.readableBytes > 0 { held = bytes }
+  }
+
+  package func channelReadComplete(context: ChannelHandlerContext) {
+    isReading = false
+    resume()
+  }
+
+  package func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    if case ChannelEvent.inputClosed? = event as? ChannelEvent {
+      inputHasEnded = true
+      isReading = false
+      resume()
+    } else {
+      context.fireUserInboundEventTriggered(event)
+    }
+  }
+
+  package func errorCaught(context: ChannelHandlerContext, error: any Error) { fail() }
+
+  package func channelInactive(context: ChannelHandlerContext) {
+    if !flowHasClosed, !(inputEndIsTold && outputHasEnded) { hub?.relayFailed(self) }
+    hub = nil
+    context.fireChannelInactive()
+  }
+
+  private func tellInputEnd() {
+    guard !inputEndIsTold else { return }
+    inputEndIsTold = true
+    hub?.relayEnded(self)
+  }
+
+  private func fail() {
+    guard !isAborted else { return }
+    let hub = self.hub
+    abort()
+    hub?.relayFailed(self)
+  }
+}
+
+extension SocketRelay: RemovableChannelHandler {}
