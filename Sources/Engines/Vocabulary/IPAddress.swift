@@ -48,7 +48,9 @@ package enum IPAddress: Hashable, Sendable {
       guard let words = group(Substring(text)), words.count == 8 else { return nil }
       return words
     }
-    guard let head = group(text[..<gap.lowerBound]), let tail = group(text[gap.upperBound...]), head.count + tail.count < 8 else { return nil }
+    guard let head = group(text[..<gap.lowerBound]), let tail = group(text[gap.upperBound...]), head.count + tail.count < 8 else {
+      return nil
+    }
     return head + [UInt16](repeating: 0, count: 8 - head.count - tail.count) + tail
   }
 }

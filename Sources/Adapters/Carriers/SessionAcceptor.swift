@@ -1,0 +1,101 @@
+import Flows
+import Logging
+import NIOCore
+import SCTP
+import Vocabulary
+
+/// The passive end of an agent's sessions: carriers come in, and each is led to its session.
+///
+/// A carrier's first packet decides. INIT is answered without keeping anything; a valid COOKIE ECHO makes a session; a packet with the
+/// verification tag of a session goes to that session, which follows it only if it is authenticated.
+package final class SessionAcceptor {
+  /// Carriers that have not reached a session yet. A handshake takes two round trips; one that takes longer than this is nobody's.
+  package static let longestHandshake = TimeAmount.seconds(20)
+  /// Memory for carriers that say nothing: 4,096 x about 4 KB.
+  package static let maximumStrangers = 4_096
+
+  package let loop: any EventLoop
+  private var listener: Listener
+  private let limits: FlowLimits
+  private var sessions: [UInt32: SessionDriver] = [:]
+  private var strangers: [CarrierID: Stranger] = [:]
+  private var lastCarrier: UInt64 = 0
+  private let logger: Logger
+  /// Prepares a new session: its events and its flows.
+  private let onSession: (SessionDriver) -> Void
+
+  private struct Stranger {
+    var carrier: Carrier
+    var local: IPAddress
+    var remote: IPAddress
+    var timeout: Scheduled<Void>
+  }
+
+  package init(listener: Listener, limits: FlowLimits, loop: any EventLoop, logger: Logger, onSession: @escaping (SessionDriver) -> Void) {
+    self.listener = listener
+    self.limits = limits
+    self.loop = loop
+    self.logger = logger
+    self.onSession = onSession
+  }
+
+  package var count: Int { sessions.count }
+  package var all: [SessionDriver] { sessions.sorted { $0.key < $1.key }.map(\.value) }
+
+  /// A TCP connection has been accepted on the acceptor's event loop.
+  package func accept(_ channel: any Channel) throws {
+    loop.preconditionInEventLoop()
+    guard strangers.count < SessionAcceptor.maximumStrangers, let local = channel.localAddress?.vocabulary,
+      let remote = channel.remoteAddress?.vocabulary
+    else { return channel.close(promise: nil) }
+    lastCarrier += 1
+    let carrier = Carrier(
+      id: CarrierID(lastCarrier),
+      events: Carrier.Events(
+        packet: { [weak self] in self?.receive($1, from: $0) }, readComplete: { _ in }, writability: { _, _ in },
+        closed: { [weak self] carrier, _ in self?.forget(carrier.id) }))
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let id = carrier.id
+    let timeout = loop.scheduleTask(in: SessionAcceptor.longestHandshake) {
+      bound.value.strangers[id]?.carrier.close("no session after \(SessionAcceptor.longestHandshake.nanoseconds / 1_000_000_000) s")
+    }
+    strangers[id] = Stranger(carrier: carrier, local: local.address, remote: remote.address, timeout: timeout)
+    try channel.pipeline.syncOperations.addHandler(carrier)
+  }
+
+  private func forget(_ id: CarrierID) { strangers.removeValue(forKey: id)?.timeout.cancel() }
+
+  private func receive(_ packet: ByteBuffer, from carrier: Carrier) {
+    guard let stranger = strangers[carrier.id] else { return }
+    switch listener.receive(packet, on: carrier.id, local: stranger.local, remote: stranger.remote, at: SessionDriver.now()) {
+    case .reply(let answer):
+      carrier.write(answer)
+      carrier.flush()
+    case .accept(let association):
+      let tag = association.localVerificationTag
+      guard sessions[tag] == nil else { return carrier.close("a session has this verification tag already") }
+      forget(carrier.id)
+      let session = SessionDriver(
+        association: association, loop: loop, role: .acceptor, limits: limits, logger: logger, onIncoming: { _, _ in })
+      sessions[tag] = session
+      onSession(session)
+      session.adopt(carrier, local: stranger.local)
+    case .existing(let tag):
+      guard let session = sessions[tag] else {
+        logger.info("carrier refused: its session is unknown here", metadata: ["remote": "\(stranger.remote)"])
+        return carrier.close("unknown session")
+      }
+      forget(carrier.id)
+      session.open(carrier, local: stranger.local, remote: stranger.remote)
+      session.receive(packet, on: carrier.id)
+    case .refuse(let reply, let reason):
+      logger.warning("session refused: \(reason)", metadata: ["remote": "\(stranger.remote)"])
+      if let reply { carrier.write(reply) }
+      carrier.closeAfterFlush(reason)
+    case .ignore(let reason): logger.debug("packet ignored: \(reason)", metadata: ["remote": "\(stranger.remote)"])
+    }
+  }
+
+  /// A session is over; its tag means nothing from here on.
+  package func remove(_ session: SessionDriver) { sessions.removeValue(forKey: session.association.localVerificationTag) }
+}

@@ -1,0 +1,289 @@
+import DequeModule
+import Flows
+import Logging
+import NIOCore
+import NIOPosix
+import Relay
+import SCTP
+import Vocabulary
+
+/// What a session's owner (the agent, the client) hears of it, on the session's event loop.
+package enum SessionEvent {
+  case established
+  /// Both directions use this carrier now.
+  case moved(CarrierID)
+  case peerAnnounced(IPAddress)
+  case peerWithdrew(IPAddress)
+  /// The peer has acknowledged our announcement.
+  case announced(IPAddress)
+  case withdrawn(IPAddress)
+  case announcementRefused(IPAddress, String)
+  /// Nothing has come back on the active carrier for too long.
+  case carrierSilent(CarrierID)
+  case carrierClosed(CarrierID, String)
+  case roundTrip(CarrierID, TimeSpan)
+  /// The session is over, by shutdown (nil) or for a reason.
+  case ended(String?)
+}
+
+/// One session: an association, its carriers, its deadline and its flows, on one event loop.
+package final class SessionDriver {
+  /// The upper 16 bits of our payload protocol identifiers, "LH" in ASCII; the lower ones are the kind of flow frame.
+  package static let protocolFamily: UInt32 = 0x4c48_0000
+  /// One DATA frame: 16 KiB, so that a small flow waits at most 1.3 ms at 100 Mbit/s behind a bulk flow's message.
+  package static let maximumDataOctets = 16 << 10
+  /// Frames that wait while the association's send buffer is full. Data stops before (`space`), so these are control frames: a few for each flow.
+  package static let maximumWaitingFrames = 4 * 65_535
+
+  package let loop: any EventLoop
+  package let hub: FlowHub
+  package private(set) var association: Association
+  package var onEvent: (SessionEvent) -> Void = { _ in }
+
+  private var carriers: [CarrierID: Carrier] = [:]
+  private var localAddresses: [CarrierID: IPAddress] = [:]
+  private var unflushed: Set<CarrierID> = []
+  private var waiting: Deque<(frame: FlowFrame, flow: FlowID)> = []
+  private var deadline: (at: Instant, task: Scheduled<Void>)?
+  private var isDriving = false
+  private var hasEnded = false
+  private let logger: Logger
+
+  /// - Parameter role: the client opens flows, the agent accepts them.
+  package init(
+    association: Association, loop: any EventLoop, role: FlowTable.Role, limits: FlowLimits, logger: Logger,
+    onIncoming: @escaping (FlowID, FlowTarget) -> Void
+  ) {
+    self.association = association
+    self.loop = loop
+    self.logger = logger
+    hub = FlowHub(
+      loop: loop, role: role, limits: limits, identifiers: 0...65_534, maximumDataOctets: SessionDriver.maximumDataOctets, logger: logger,
+      onIncoming: onIncoming)
+    hub.attach(transport: self)
+  }
+
+  package static func now() -> Instant { Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)) }
+}
+
+// MARK: Carriers
+
+extension SessionDriver {
+  /// Takes a carrier over: its events come here from now on. The association knows it already (its first packet came on it, or INIT goes out on it).
+  package func adopt(_ carrier: Carrier, local: IPAddress) {
+    loop.preconditionInEventLoop()
+    localAddresses[carrier.id] = local
+    carriers[carrier.id] = carrier
+    carrier.events = events()
+    if !carrier.isWritable { association.carrierWritable(carrier.id, false) }
+    drive()
+  }
+
+  /// A further carrier is open, and not used yet.
+  package func open(_ carrier: Carrier, local: IPAddress, remote: IPAddress) {
+    loop.preconditionInEventLoop()
+    carriers[carrier.id] = carrier
+    localAddresses[carrier.id] = local
+    carrier.events = events()
+    association.carrierOpened(carrier.id, local: local, remote: remote, at: SessionDriver.now())
+    drive()
+  }
+
+  /// The address at which the active carrier reaches this end.
+  package var activeLocalAddress: IPAddress? { association.activeCarrier.flatMap { localAddresses[$0] } }
+
+  /// The callbacks of a carrier that belongs to this session.
+  private func events() -> Carrier.Events {
+    Carrier.Events(
+      packet: { [weak self] in self?.receive($1, on: $0.id) },
+      readComplete: { [weak self] _ in self?.readComplete() },
+      writability: { [weak self] in self?.writability($1, of: $0.id) },
+      closed: { [weak self] in self?.closed($0.id, $1) })
+  }
+
+  package func receive(_ packet: ByteBuffer, on carrier: CarrierID) {
+    association.receive(packet, on: carrier, at: SessionDriver.now())
+    drive()
+  }
+
+  private func readComplete() {
+    hub.receiveComplete()
+    drive()
+  }
+
+  private func writability(_ isWritable: Bool, of carrier: CarrierID) {
+    association.carrierWritable(carrier, isWritable)
+    drive()
+  }
+
+  private func closed(_ carrier: CarrierID, _ reason: String) {
+    localAddresses[carrier] = nil
+    guard carriers.removeValue(forKey: carrier) != nil else { return }
+    association.carrierClosed(carrier, at: SessionDriver.now())
+    if !hasEnded { onEvent(.carrierClosed(carrier, reason)) }
+    drive()
+  }
+}
+
+// MARK: Orders of the owner
+
+extension SessionDriver {
+  /// The client's handover: from now on only this carrier counts.
+  package func move(to carrier: CarrierID, localAddress: IPAddress, peerAddress: IPAddress) {
+    association.move(to: carrier, localAddress: localAddress, peerAddress: peerAddress, at: SessionDriver.now())
+    drive()
+  }
+
+  package func announce(_ address: IPAddress) {
+    association.announce(address, at: SessionDriver.now())
+    drive()
+  }
+
+  package func withdraw(_ address: IPAddress) {
+    association.withdraw(address, at: SessionDriver.now())
+    drive()
+  }
+
+  package func suspendTimeouts() {
+    association.suspendTimeouts()
+    drive()
+  }
+
+  package func resumeTimeouts() {
+    association.resumeTimeouts(at: SessionDriver.now())
+    drive()
+  }
+
+  package func shutdown() {
+    association.shutdown(at: SessionDriver.now())
+    drive()
+  }
+
+  package func abort(_ reason: String) {
+    association.abort(reason: reason, at: SessionDriver.now())
+    drive()
+  }
+}
+
+// MARK: The transport of the flows
+
+extension SessionDriver: FlowTransport {
+  package var space: Int { waiting.isEmpty ? association.sendSpace : 0 }
+
+  package func transmit(_ frame: FlowFrame, on flow: FlowID) {
+    guard !hasEnded else { return }
+    if waiting.isEmpty, send(frame, on: flow) { return }
+    precondition(waiting.count < SessionDriver.maximumWaitingFrames)
+    waiting.append((frame, flow))
+  }
+
+  package func flush() { drive() }
+
+  private func send(_ frame: FlowFrame, on flow: FlowID) -> Bool {
+    var payload: ByteBuffer
+    var endsWrite = true
+    if case .data(let bytes) = frame {
+      payload = bytes
+      endsWrite = bytes.readableBytes < SessionDriver.maximumDataOctets
+    } else {
+      payload = ByteBuffer()
+      frame.writeBody(into: &payload)
+      if payload.readableBytes == 0 { payload.writeInteger(UInt8(0)) }  // a DATA chunk carries at least one octet (RFC 9260 section 3.3.1)
+    }
+    return association.send(
+      payload, stream: StreamID(UInt16(flow.value)), protocolIdentifier: SessionDriver.protocolFamily | UInt32(frame.kind.rawValue),
+      endOfWrite: endsWrite)
+  }
+
+  private func sendWaiting() {
+    while let (frame, flow) = waiting.first {
+      guard send(frame, on: flow) else { return }
+      waiting.removeFirst()
+    }
+    hub.transportHasSpace()
+  }
+}
+
+// MARK: The drive
+
+extension SessionDriver {
+  /// Carries out what the association wants until it wants nothing more, then sets the clock for its deadline.
+  private func drive() {
+    guard !isDriving else { return }
+    isDriving = true
+    while let effect = association.nextEffect(at: SessionDriver.now()) { carryOut(effect) }
+    isDriving = false
+    for id in unflushed { carriers[id]?.flush() }
+    unflushed.removeAll(keepingCapacity: true)
+    schedule()
+  }
+
+  private func carryOut(_ effect: Effect) {
+    switch effect {
+    case .transmit(let packet, let id):
+      guard let carrier = carriers[id] else { return }
+      carrier.write(packet)
+      if unflushed.insert(id).inserted == false, !carrier.isWritable { association.carrierWritable(id, false) }
+      if !carrier.isWritable { association.carrierWritable(id, false) }
+    case .deliver(let stream, let identifier, let payload): deliver(payload, identifier: identifier, stream: stream)
+    case .sendSpace: sendWaiting()
+    case .closeCarrier(let id, let reason):
+      carriers[id]?.flush()
+      carriers.removeValue(forKey: id)?.closeAfterFlush(reason)
+    case .established: onEvent(.established)
+    case .moved(let id): onEvent(.moved(id))
+    case .peerAnnounced(let address): onEvent(.peerAnnounced(address))
+    case .peerWithdrew(let address): onEvent(.peerWithdrew(address))
+    case .announced(let address): onEvent(.announced(address))
+    case .withdrawn(let address): onEvent(.withdrawn(address))
+    case .announcementRefused(let address, let reason): onEvent(.announcementRefused(address, reason))
+    case .carrierSilent(let id): onEvent(.carrierSilent(id))
+    case .roundTrip(let id, let span): onEvent(.roundTrip(id, span))
+    case .closed: end(nil)
+    case .failed(let error): end("\(error)")
+    }
+  }
+
+  private func deliver(_ payload: ByteBuffer, identifier: UInt32, stream: StreamID) {
+    do throws(FlowViolation) {
+      guard identifier & 0xffff_0000 == SessionDriver.protocolFamily,
+        let kind = FlowFrame.Kind(rawValue: UInt8(truncatingIfNeeded: identifier))
+      else { throw .unknownKind(identifier) }
+      let frame = try FlowFrame(kind: kind, body: payload)
+      try hub.receive(frame, on: FlowID(UInt32(stream.value)))
+    } catch {
+      logger.warning("session aborted: \(error)")
+      association.abort(reason: "\(error)", at: SessionDriver.now())
+    }
+  }
+
+  private func end(_ reason: String?) {
+    guard !hasEnded else { return }
+    hasEnded = true
+    waiting.removeAll()
+    hub.transportLost(.lost)
+    deadline?.task.cancel()
+    deadline = nil
+    for id in carriers.keys.sorted(by: { $0.value < $1.value }) { carriers[id]?.closeAfterFlush(reason ?? "the session has ended") }
+    onEvent(.ended(reason))
+  }
+
+  private func schedule() {
+    guard !hasEnded, let next = association.deadline else {
+      deadline?.task.cancel()
+      deadline = nil
+      return
+    }
+    if let deadline, deadline.at <= next, deadline.at > SessionDriver.now() { return }  // an early bell costs less than a new one for each packet
+    deadline?.task.cancel()
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let task = loop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, next.nanoseconds)))) { bound.value.ring() }
+    deadline = (next, task)
+  }
+
+  private func ring() {
+    deadline = nil
+    association.handleDeadline(at: SessionDriver.now())
+    drive()
+  }
+}

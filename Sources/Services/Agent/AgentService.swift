@@ -1,0 +1,171 @@
+import Authentication
+import Carriers
+import Control
+import ControlLink
+import Flows
+import Logging
+import NIOCore
+import NIOPosix
+import Relay
+import SCTP
+import Vocabulary
+
+/// The agent: listens for carriers, keeps the sessions, and follows the controller's orders.
+package final class AgentService: Sendable {
+  private let settings: AgentSettings
+  private let logger: Logger
+
+  package init(settings: AgentSettings, logger: Logger) {
+    self.settings = settings
+    self.logger = logger
+  }
+
+  /// Runs until its task is cancelled. `ready` is called with the port once carriers are accepted.
+  package func run(ready: (@Sendable (Endpoint) -> Void)? = nil) async throws {
+    let key = try EndpointKey(contentsOf: settings.keyFile)
+    let loop = MultiThreadedEventLoopGroup.singleton.next()
+    let settings = self.settings
+    let logger = self.logger
+    let state = try await loop.submit {
+      NIOLoopBound(AgentState(settings: settings, key: key, loop: loop, logger: logger), eventLoop: loop)
+    }.get()
+    let listening: any Channel
+    do {
+      listening = try await AgentService.listen(on: settings, loop: loop, state: state, logger: logger)
+    } catch {
+      throw AgentError.cannotListen(settings.listen, reason: "\(error)")
+    }
+    let address = listening.localAddress?.vocabulary ?? settings.listen
+    logger.info("agent ready", metadata: ["listen": "\(address)", "machine": "\(settings.machine)"])
+    try await loop.submit { state.value.start() }.get()
+    ready?(address)
+    try await withTaskCancellationHandler {
+      try await listening.closeFuture.get()
+    } onCancel: {
+      listening.close(promise: nil)
+    }
+    try await loop.submit { state.value.stop() }.get()
+  }
+
+  private static func listen(on settings: AgentSettings, loop: any EventLoop, state: NIOLoopBound<AgentState>, logger: Logger) async throws
+    -> any Channel
+  {
+    let bootstrap = ServerBootstrap(group: loop)
+      .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+      .serverChannelOption(.backlog, value: 1_024)
+      .childChannelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
+      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 128 << 10))
+      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+      .childChannelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture {
+          try CarrierOptions.apply(to: channel, window: settings.carrierWindow)
+          try state.value.acceptor.accept(channel)
+        }
+      }
+    return try await bootstrap.bind(to: SocketAddress(settings.listen)).get()
+  }
+}
+
+/// What an agent holds, on its event loop.
+private final class AgentState {
+  let settings: AgentSettings
+  let loop: any EventLoop
+  let logger: Logger
+  private let dialler: ServiceDialler
+  private var link: ControlLink?
+  private(set) var acceptor: SessionAcceptor
+  /// Addresses that the controller has told us to announce, and that were not withdrawn.
+  private var announced: [IPAddress: Endpoint] = [:]
+  /// Sessions that have not acknowledged an announcement yet.
+  private var unacknowledged: [IPAddress: Int] = [:]
+  private var activeAddress: IPAddress?
+
+  init(settings: AgentSettings, key: EndpointKey, loop: any EventLoop, logger: Logger) {
+    self.settings = settings
+    self.loop = loop
+    self.logger = logger
+    dialler = ServiceDialler(loop: loop, machine: settings.machine, addresses: settings.addresses, logger: logger)
+    var configuration = AssociationConfiguration(endpointKey: key.associationKey)
+    configuration.localAddresses = Array(settings.addresses.prefix(1))
+    let listener = Listener(
+      configuration: configuration, authenticator: CryptoAuthenticator(), cookieSecret: EndpointKey.randomOctets(32),
+      random: SystemRandomNumberGenerator())
+    var onSession: ((SessionDriver) -> Void)?
+    acceptor = SessionAcceptor(listener: listener, limits: settings.limits, loop: loop, logger: logger) { onSession?($0) }
+    onSession = { [unowned self] in self.begin($0) }
+    guard let controller = settings.controller else { return }
+    link = ControlLink(
+      loop: loop, controller: controller, description: NodeDescription(node: settings.node, role: .agent, machine: settings.machine),
+      bearerToken: key.bearerToken, sources: settings.addresses, logger: logger,
+      onOrder: { [unowned self] in self.follow($0) })
+  }
+
+  func start() { link?.start() }
+
+  func stop() {
+    link?.stop()
+    for session in acceptor.all { session.abort("the agent has been stopped") }
+  }
+
+  // MARK: Sessions
+
+  private func begin(_ session: SessionDriver) {
+    let dialler = self.dialler
+    session.hub.onIncoming = { [unowned session] in dialler.dial($1, flow: $0, hub: session.hub) }
+    session.onEvent = { [unowned self, unowned session] in self.note($0, of: session) }
+    logger.info("session opened", metadata: ["sessions": "\(acceptor.count)"])
+  }
+
+  private func note(_ event: SessionEvent, of session: SessionDriver) {
+    switch event {
+    case .established:
+      for address in announced.keys.sorted(by: { $0.description < $1.description }) { session.announce(address) }
+    case .moved: noteMove(of: session)
+    case .announced(let address):
+      unacknowledged[address]? -= 1
+      if unacknowledged[address] == 0, let endpoint = announced[address] {
+        link?.report(.announced(machine: settings.machine, agent: endpoint, sessions: acceptor.count))
+      }
+    case .announcementRefused(let address, let reason):
+      logger.warning("a client refused the address \(address): \(reason)")
+    case .carrierClosed(let id, let reason): logger.debug("carrier closed", metadata: ["carrier.id": "\(id.value)", "reason": "\(reason)"])
+    case .ended(let reason):
+      acceptor.remove(session)
+      logger.info("session ended: \(reason ?? "by its client")", metadata: ["sessions": "\(acceptor.count)"])
+    case .peerAnnounced, .peerWithdrew, .withdrawn, .carrierSilent, .roundTrip: break
+    }
+  }
+
+  /// The first session that moves tells which address works now; the link to the controller follows it.
+  private func noteMove(of session: SessionDriver) {
+    guard let address = session.activeLocalAddress, address != activeAddress else { return }
+    activeAddress = address
+    logger.info("sessions arrive at \(address) now")
+    link?.reconnect(from: address)
+  }
+
+  // MARK: Orders
+
+  private func follow(_ order: NodeOrder) {
+    switch order {
+    case .prepare(_, let machine, let agent, _):
+      guard machine == settings.machine, announced[agent.address] == nil else { return }
+      announced[agent.address] = agent
+      unacknowledged[agent.address] = acceptor.count
+      logger.info("announcing \(agent.address)", metadata: ["sessions": "\(acceptor.count)"])
+      for session in acceptor.all { session.announce(agent.address) }
+    case .rollBack(_, let machine, let agent):
+      guard machine == settings.machine, announced.removeValue(forKey: agent.address) != nil else { return }
+      unacknowledged[agent.address] = nil
+      logger.info("withdrawing \(agent.address)")
+      for session in acceptor.all { session.withdraw(agent.address) }
+    case .fence(_, let machine, let agent):
+      guard machine == settings.machine else { return }
+      announced[agent.address] = nil
+      for session in acceptor.all {
+        for address in session.association.localAddresses where address != agent.address { session.withdraw(address) }
+      }
+    case .freeze, .go, .warm, .probe: break
+    }
+  }
+}

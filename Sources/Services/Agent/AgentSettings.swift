@@ -1,0 +1,43 @@
+import Flows
+import Vocabulary
+
+/// What an agent is told at its start.
+package struct AgentSettings: Sendable {
+  package var listen: Endpoint
+  package var keyFile: String
+  package var machine: MachineID
+  /// The agent's own name at the controller.
+  package var node: NodeID
+  package var controller: Endpoint?
+  /// The machine's addresses, in the order in which they are tried as the source towards the controller.
+  package var addresses: [IPAddress]
+  /// Octets of receive window of each carrier (TCP_WINDOW_CLAMP); nil leaves the kernel's own.
+  package var carrierWindow: Int?
+  package var limits: FlowLimits
+
+  package init(
+    listen: Endpoint, keyFile: String, machine: MachineID, node: NodeID? = nil, controller: Endpoint? = nil, addresses: [IPAddress] = [],
+    carrierWindow: Int? = nil, limits: FlowLimits = FlowLimits()
+  ) {
+    self.listen = listen
+    self.keyFile = keyFile
+    self.machine = machine
+    self.node = node ?? NodeID(machine.text)
+    self.controller = controller
+    self.addresses = addresses
+    self.carrierWindow = carrierWindow
+    self.limits = limits
+  }
+}
+
+/// Why an agent could not start. The description is a whole line for a person.
+package enum AgentError: Error, CustomStringConvertible {
+  case cannotListen(Endpoint, reason: String)
+
+  package var description: String {
+    switch self {
+    case .cannotListen(let endpoint, let reason):
+      "agent: cannot listen on \(endpoint): \(reason); choose another --listen, or end the program that has it"
+    }
+  }
+}

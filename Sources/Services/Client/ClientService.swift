@@ -1,0 +1,194 @@
+import Authentication
+import Carriers
+import Control
+import ControlLink
+import Flows
+import Interception
+import Logging
+import NIOCore
+import NIOPosix
+import Relay
+import Vocabulary
+
+/// Where a client takes applications in, once it is ready.
+package struct ClientEntrances: Sendable, Hashable {
+  package var socks: Endpoint?
+  package var httpConnect: Endpoint?
+  package var forwards: [Endpoint] = []
+}
+
+/// The client: one session for each machine, the entrances for applications, and the link to the controller.
+package final class ClientService: Sendable {
+  private let settings: ClientSettings
+  private let logger: Logger
+
+  package init(settings: ClientSettings, logger: Logger) {
+    self.settings = settings
+    self.logger = logger
+  }
+
+  /// Runs until its task is cancelled. `ready` is called once every session is established and every entrance listens.
+  package func run(ready: (@Sendable (ClientEntrances) -> Void)? = nil) async throws {
+    let key = try EndpointKey(contentsOf: settings.keyFile)
+    try check()
+    let loop = MultiThreadedEventLoopGroup.singleton.next()
+    let settings = self.settings
+    let logger = self.logger
+    let state = try await loop.submit {
+      NIOLoopBound(ClientState(settings: settings, key: key, loop: loop, logger: logger), eventLoop: loop)
+    }.get()
+    do {
+      try await loop.flatSubmit { state.value.openSessions() }.get()
+      let entrances = try await listen(on: loop, state: state)
+      try await loop.submit { state.value.start() }.get()
+      logger.info(
+        "client ready", metadata: ["socks": "\(entrances.found.socks.map(\.description) ?? "-")", "machines": "\(settings.machines.count)"])
+      ready?(entrances.found)
+      await wait(for: entrances.channels)
+    } catch {
+      try? await loop.submit { state.value.stop() }.get()
+      throw error
+    }
+    try await loop.submit { state.value.stop() }.get()
+  }
+
+  private func check() throws(ClientError) {
+    guard settings.socks != nil || settings.httpConnect != nil || !settings.forwards.isEmpty else { throw .nothingToDo }
+    for forward in settings.forwards where !settings.machines.contains(where: { $0.name.text == forward.host }) {
+      throw .unknownMachine(forward.host, in: "--forward")
+    }
+  }
+
+  /// Until the task is cancelled; the entrances close then.
+  private func wait(for channels: [any Channel]) async {
+    let (never, end) = AsyncStream.makeStream(of: Never.self)
+    await withTaskCancellationHandler {
+      for await _ in never {}
+    } onCancel: {
+      end.finish()
+    }
+    for channel in channels { try? await channel.close() }
+  }
+
+  private func listen(on loop: any EventLoop, state: NIOLoopBound<ClientState>) async throws -> (
+    found: ClientEntrances, channels: [any Channel]
+  ) {
+    var found = ClientEntrances()
+    var channels: [any Channel] = []
+    func open(_ endpoint: Endpoint, _ prepare: @escaping @Sendable (any Channel) throws -> Void) async throws -> Endpoint {
+      do {
+        let channel = try await entrance(loop).childChannelInitializer { channel in
+          channel.eventLoop.makeCompletedFuture { try prepare(channel) }
+        }.bind(to: SocketAddress(endpoint)).get()
+        channels.append(channel)
+        return channel.localAddress?.vocabulary ?? endpoint
+      } catch {
+        throw ClientError.cannotListen(endpoint, reason: "\(error)")
+      }
+    }
+    if let socks = settings.socks { found.socks = try await open(socks) { try state.value.takeSOCKS($0) } }
+    if let connect = settings.httpConnect { found.httpConnect = try await open(connect) { try state.value.takeConnect($0) } }
+    for forward in settings.forwards {
+      for port in forward.ports {
+        let target = forward.target(for: port)
+        found.forwards.append(try await open(Endpoint(address: forward.address, port: port)) { state.value.takeForward($0, to: target) })
+      }
+    }
+    return (found, channels)
+  }
+
+  private func entrance(_ loop: any EventLoop) -> ServerBootstrap {
+    ServerBootstrap(group: loop)
+      .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+      .serverChannelOption(.backlog, value: 1_024)
+      .childChannelOption(.allowRemoteHalfClosure, value: true)
+      .childChannelOption(.maxMessagesPerRead, value: 1)
+      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 64 << 10))
+      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+  }
+}
+
+/// What a client holds, on its event loop.
+private final class ClientState {
+  private let settings: ClientSettings
+  private let loop: any EventLoop
+  private let logger: Logger
+  private var sessions: [MachineID: ClientSession] = [:]
+  private var link: ControlLink?
+  private var monitor: PathMonitor?
+
+  init(settings: ClientSettings, key: EndpointKey, loop: any EventLoop, logger: Logger) {
+    self.settings = settings
+    self.loop = loop
+    self.logger = logger
+    for machine in settings.machines {
+      sessions[machine.name] = ClientSession(
+        machine: machine, key: key, carrierWindow: settings.carrierWindow, limits: settings.limits, loop: loop, logger: logger)
+    }
+    guard let controller = settings.controller else { return }
+    let description = NodeDescription(node: settings.node, role: .client, site: settings.site, machines: settings.machines.map(\.name))
+    let link = ControlLink(
+      loop: loop, controller: controller, description: description, bearerToken: key.bearerToken, sources: [], logger: logger,
+      onOrder: { [unowned self] in self.follow($0) })
+    self.link = link
+    for session in sessions.values { session.report = { link.report($0) } }
+    monitor = PathMonitor(loop: loop, logger: logger) { link.report($0) }
+  }
+
+  func openSessions() -> EventLoopFuture<Void> {
+    let opened = settings.machines.compactMap { sessions[$0.name]?.open() }
+    let limit = loop.makePromise(of: Void.self)
+    let span = settings.connectLimit
+    let first = settings.machines.first
+    let timeout = loop.scheduleTask(in: .nanoseconds(span.nanoseconds)) {
+      guard let first else { return }
+      limit.fail(ClientError.agentUnreachable(first.name, first.agent, reason: "no session within \(span.seconds) s"))
+    }
+    EventLoopFuture.andAllSucceed(opened, on: loop).cascade(to: limit)
+    return limit.futureResult.always { _ in timeout.cancel() }
+  }
+
+  func start() { link?.start() }
+
+  func stop() {
+    monitor?.stop()
+    link?.stop()
+    for session in sessions.values { session.close() }
+  }
+
+  private func follow(_ order: NodeOrder) {
+    switch order {
+    case .prepare(_, let machine, _, _), .freeze(_, let machine), .rollBack(_, let machine, _), .fence(_, let machine, _):
+      sessions[machine]?.follow(order)
+    case .go(_, let token): sessions[token.machine]?.follow(order)
+    case .probe(let targets): monitor?.watch(targets)
+    case .warm: break
+    }
+  }
+
+  // MARK: Entrances
+
+  func takeSOCKS(_ channel: any Channel) throws {
+    try channel.pipeline.syncOperations.addHandler(SOCKS5Handler(logger: logger) { [unowned self] in self.open($0, for: $1) })
+  }
+
+  func takeConnect(_ channel: any Channel) throws {
+    try channel.pipeline.syncOperations.addHandler(HTTPConnectHandler(logger: logger) { [unowned self] in self.open($0, for: $1) })
+  }
+
+  func takeForward(_ channel: any Channel, to target: FlowTarget) {
+    // Automatic reading would let octets pass before the relay is there.
+    channel.setOption(.autoRead, value: false).assumeIsolated().whenComplete { _ in
+      self.sessions[MachineID(target.host)]?.open(target, for: channel)
+    }
+  }
+
+  private func open(_ target: FlowTarget, for client: any WaitingClient) {
+    guard let session = sessions[MachineID(target.host)] ?? sessions[MachineID(target.host.lowercased())] else {
+      logger.warning(
+        "flow refused: no machine is named \(target.host); known are \(sessions.keys.sorted().map(\.text).joined(separator: ", "))")
+      return client.refuse(.unknownHost)
+    }
+    session.open(target, for: client)
+  }
+}

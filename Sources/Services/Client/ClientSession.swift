@@ -1,0 +1,388 @@
+import Authentication
+import Carriers
+import Control
+import Flows
+import Interception
+import Logging
+import NIOCore
+import NIOPosix
+import Relay
+import SCTP
+import Vocabulary
+
+/// One session of a client with one machine, on one event loop: its driver, and the carriers that it dials.
+final class ClientSession {
+  /// Until a TCP connection stands. A SYN is sent again after 1 s (RFC 6298): two losses at 500 ms fit.
+  static let dialLimit = TimeAmount.seconds(4)
+  /// From the first flight on a new carrier to the agent's answer; through accelerators it includes the far side's dial.
+  static let moveLimit = TimeAmount.seconds(5)
+  /// How long FREEZE keeps the client from looking for the machine by itself: a pause that is longer has gone wrong.
+  static let freezeLimit = TimeAmount.seconds(120)
+  /// Every so many failures in a row the controller is told that the session is stuck.
+  static let failuresPerReport = 10
+
+  let machine: MachineID
+  let loop: any EventLoop
+  /// Tells the controller.
+  var report: (NodeReport) -> Void = { _ in }
+  private let key: EndpointKey
+  private let carrierWindow: Int?
+  private let limits: FlowLimits
+  private let logger: Logger
+  private var random = SystemRandomNumberGenerator()
+  private var driver: SessionDriver?
+  private var recovery: Recovery
+  private var lastCarrier: UInt64 = 0
+  private var epoch: UInt64 = 0
+  private var attempt: Attempt?
+  private var activeCarrier: CarrierID?
+  private var isFrozen = false
+  private var thaw: Scheduled<Void>?
+  private var opening: EventLoopPromise<Void>?
+  private var hasEnded = false
+
+  /// One try to reach the agent over a new carrier.
+  private struct Attempt {
+    var number: UInt64
+    var place: Recovery.Place
+    /// The GO it serves, and when that was taken; nil for a recovery of our own.
+    var go: (epoch: UInt64, taken: NIODeadline)?
+    var carrier: CarrierID?
+    var timer: Scheduled<Void>?
+  }
+  private var attempts: UInt64 = 0
+  private var pendingGo: (epoch: UInt64, taken: NIODeadline)?
+
+  init(machine: ClientSettings.Machine, key: EndpointKey, carrierWindow: Int?, limits: FlowLimits, loop: any EventLoop, logger: Logger) {
+    self.machine = machine.name
+    self.key = key
+    self.carrierWindow = carrierWindow
+    self.limits = limits
+    self.loop = loop
+    self.logger = logger
+    recovery = Recovery(destination: Recovery.Place(agent: machine.agent, path: .direct))
+  }
+
+  // MARK: Opening
+
+  /// Dials the agent and opens the association; succeeds once it is established.
+  func open() -> EventLoopFuture<Void> {
+    let promise = loop.makePromise(of: Void.self)
+    opening = promise
+    let agent = recovery.destination.agent
+    dial(recovery.destination) { result in
+      switch result {
+      case .success(let carrier): self.begin(on: carrier)
+      case .failure(let error): self.fail(ClientError.agentUnreachable(self.machine, agent, reason: describe(error)))
+      }
+    }
+    return promise.futureResult
+  }
+
+  private func begin(on dialled: Dialled) {
+    var configuration = AssociationConfiguration(endpointKey: key.associationKey)
+    configuration.localAddresses = [dialled.local]
+    let association = Association(
+      connecting: configuration, authenticator: CryptoAuthenticator(), random: SystemRandomNumberGenerator(), on: dialled.carrier.id,
+      local: dialled.local, remote: dialled.remote, at: SessionDriver.now())
+    let driver = SessionDriver(association: association, loop: loop, role: .opener, limits: limits, logger: logger) { _, _ in }
+    driver.onEvent = { [unowned self] in self.note($0) }
+    self.driver = driver
+    activeCarrier = dialled.carrier.id
+    driver.adopt(dialled.carrier, local: dialled.local)
+  }
+
+  private func fail(_ error: ClientError) {
+    hasEnded = true
+    opening?.fail(error)
+    opening = nil
+  }
+
+  func close() {
+    hasEnded = true
+    attempt?.timer?.cancel()
+    thaw?.cancel()
+    driver?.abort("the client has been stopped")
+  }
+
+  // MARK: Flows
+
+  /// Opens a flow to a port of the machine.
+  func open(_ target: FlowTarget, for client: any WaitingClient) {
+    guard let driver, !hasEnded else { return client.refuse(.lost) }
+    do throws(FlowRefusal) {
+      let hub = driver.hub
+      let id = try hub.open(target) { refusal in
+        if let refusal { client.refuse(refusal) } else { client.accept() }
+      }
+      hub.join(client.channel, to: id)
+      client.startRelaying()
+    } catch {
+      client.refuse(error)
+    }
+  }
+
+  /// Opens a flow for a connection that came by a static forward: there is no protocol to refuse in, so a refusal is a RST.
+  func open(_ target: FlowTarget, for channel: any Channel) {
+    guard let driver, !hasEnded else { return SocketRelay.abort(channel) }
+    let logger = self.logger
+    do throws(FlowRefusal) {
+      let id = try driver.hub.open(target) { refusal in
+        guard let refusal else { return }
+        logger.info("flow to \(target) refused: \(refusal)")
+        SocketRelay.abort(channel)
+      }
+      driver.hub.join(channel, to: id)
+    } catch {
+      logger.info("flow to \(target) refused: \(error)")
+      SocketRelay.abort(channel)
+    }
+  }
+}
+
+// MARK: - Orders
+
+extension ClientSession {
+  func follow(_ order: NodeOrder) {
+    switch order {
+    case .prepare(_, _, let agent, _): logger.info("machine \(machine) will answer at \(agent)")
+    case .freeze: freeze()
+    case .go(_, let token): take(token)
+    case .rollBack(_, _, let agent):
+      recovery.withdraw(agent.address)
+      unfreeze()
+      if activeCarrier == nil { tryAgain() }
+    case .fence, .warm, .probe: break
+    }
+  }
+
+  private func freeze() {
+    guard !isFrozen else { return }
+    isFrozen = true
+    driver?.suspendTimeouts()
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    thaw = loop.scheduleTask(in: ClientSession.freezeLimit) {
+      bound.value.logger.warning("no word of machine \(bound.value.machine) since it was frozen: looking for it")
+      bound.value.unfreeze()
+    }
+  }
+
+  private func unfreeze() {
+    guard isFrozen else { return }
+    isFrozen = false
+    thaw?.cancel()
+    thaw = nil
+    driver?.resumeTimeouts()
+  }
+
+  /// GO. A token that is forged, late or for an epoch that has been is refused, and the log says why.
+  private func take(_ token: GoToken) {
+    let reason: String? =
+      if !key.verify(token) {
+        "its MAC is wrong"
+      } else if token.machine != machine {
+        "it is for machine \(token.machine)"
+      } else if token.expires < Clock.secondsSince1970() {
+        "it has expired"
+      } else {
+        nil
+      }
+    if let reason {
+      logger.warning("GO refused: \(reason)", metadata: ["epoch": "\(token.epoch)"])
+      return report(.stuck(machine: machine, epoch: token.epoch, reason: "GO refused: \(reason)"))
+    }
+    guard token.epoch > epoch else { return }  // it comes several ways and several times
+    epoch = token.epoch
+    logger.info("GO: machine \(machine) is at \(token.agent)", metadata: ["epoch": "\(epoch)", "path": "\(token.path)"])
+    unfreeze()
+    recovery.head(for: Recovery.Place(agent: token.agent, path: token.path))
+    pendingGo = (epoch, .now())
+    give(upOn: "a new GO came")
+    tryNow()
+  }
+}
+
+// MARK: - Carriers
+
+extension ClientSession {
+  private struct Dialled {
+    var carrier: Carrier
+    var local: IPAddress
+    var remote: IPAddress
+  }
+
+  private func note(_ event: SessionEvent) {
+    switch event {
+    case .established:
+      opening?.succeed(())
+      opening = nil
+    case .moved(let carrier): confirmMove(to: carrier)
+    case .peerAnnounced(let address): recovery.announce(address)
+    case .peerWithdrew(let address): recovery.withdraw(address)
+    case .carrierClosed(let carrier, let reason): lost(carrier, reason)
+    case .carrierSilent(let carrier):
+      guard carrier == activeCarrier, attempt == nil, !isFrozen else { return }
+      logger.info("the carrier to machine \(machine) is silent: looking for it")
+      tryNow()
+    case .ended(let reason): end(reason)
+    case .announced, .withdrawn, .announcementRefused, .roundTrip: break
+    }
+  }
+
+  private func lost(_ carrier: CarrierID, _ reason: String) {
+    if opening != nil { return fail(ClientError.agentUnreachable(machine, recovery.destination.agent, reason: reason)) }
+    if carrier == activeCarrier { activeCarrier = nil }
+    guard !hasEnded else { return }
+    if carrier == attempt?.carrier {
+      give(upOn: reason)
+      recovery.failed()
+      tryAgain()
+    } else if activeCarrier == nil, attempt == nil, !isFrozen {
+      logger.info("the carrier to machine \(machine) was lost: \(reason)")
+      tryNow()
+    }
+  }
+
+  private func end(_ reason: String?) {
+    let wasOpening = opening != nil
+    hasEnded = true
+    attempt?.timer?.cancel()
+    attempt = nil
+    if wasOpening {
+      fail(ClientError.sessionRefused(machine, recovery.destination.agent, reason: reason ?? "it was shut down"))
+    } else {
+      logger.error("session with machine \(machine) ended: \(reason ?? "shut down by its agent")")
+      report(.stuck(machine: machine, epoch: epoch, reason: "session ended: \(reason ?? "shut down by its agent")"))
+    }
+  }
+
+  private func tryAgain() {
+    guard !hasEnded, !isFrozen, driver != nil else { return }
+    if recovery.failures > 0, recovery.failures % ClientSession.failuresPerReport == 0 {
+      report(.stuck(machine: machine, epoch: epoch, reason: "\(recovery.failures) tries failed, the last at \(recovery.next.agent)"))
+    }
+    let delay = recovery.delay(using: &random)
+    attempts += 1
+    let number = attempts
+    attempt?.timer?.cancel()
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let timer = loop.scheduleTask(in: .nanoseconds(delay.nanoseconds)) { bound.value.start(number) }
+    attempt = Attempt(number: number, place: recovery.next, go: pendingGo, timer: timer)
+  }
+
+  private func tryNow() {
+    guard !hasEnded, driver != nil else { return }
+    attempt?.timer?.cancel()
+    attempts += 1
+    attempt = Attempt(number: attempts, place: recovery.next, go: pendingGo)
+    start(attempts)
+  }
+
+  private func start(_ number: UInt64) {
+    guard let attempt, attempt.number == number else { return }
+    dial(attempt.place) { [weak self] result in
+      guard let self else { return }
+      guard self.attempt?.number == number, !self.hasEnded else {
+        if case .success(let dialled) = result { dialled.carrier.close("a newer try has taken its place") }
+        return
+      }
+      switch result {
+      case .success(let dialled): self.move(to: dialled)
+      case .failure(let error):
+        self.logger.debug("no carrier to \(attempt.place.agent): \(describe(error))")
+        self.recovery.failed()
+        self.tryAgain()
+      }
+    }
+  }
+
+  private func move(to dialled: Dialled) {
+    guard let driver, let place = attempt?.place else { return }
+    let id = dialled.carrier.id
+    attempt?.carrier = id
+    attempt?.timer?.cancel()
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let number = attempt?.number
+    attempt?.timer = loop.scheduleTask(in: ClientSession.moveLimit) {
+      guard bound.value.attempt?.number == number else { return }
+      dialled.carrier.close("no answer from the agent in \(ClientSession.moveLimit.nanoseconds / 1_000_000_000) s")
+    }
+    driver.open(dialled.carrier, local: dialled.local, remote: dialled.remote)
+    driver.move(to: id, localAddress: dialled.local, peerAddress: place.agent.address)
+  }
+
+  private func confirmMove(to carrier: CarrierID) {
+    activeCarrier = carrier
+    guard let attempt, attempt.carrier == carrier else { return }
+    attempt.timer?.cancel()
+    recovery.succeeded(at: attempt.place)
+    if let go = attempt.go {
+      let took = Double((NIODeadline.now() - go.taken).nanoseconds) / 1e6
+      logger.info("session with machine \(machine) has moved", metadata: ["epoch": "\(go.epoch)", "milliseconds": "\(took)"])
+      report(.moved(machine: machine, epoch: go.epoch, goToConfirmedMilliseconds: took))
+      pendingGo = nil
+    } else {
+      report(.event("session with machine \(machine) recovered at \(attempt.place.agent)"))
+    }
+    self.attempt = nil
+  }
+
+  private func give(upOn reason: String) {
+    attempt?.timer?.cancel()
+    attempt = nil
+    logger.debug("a try to reach machine \(machine) was given up: \(reason)")
+  }
+
+  private func dial(_ place: Recovery.Place, then: @escaping (Result<Dialled, any Error>) -> Void) {
+    lastCarrier += 1
+    let id = CarrierID(lastCarrier)
+    var bootstrap = ClientBootstrap(group: loop)
+      .connectTimeout(ClientSession.dialLimit)
+      .channelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
+      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 128 << 10))
+      .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+      .channelOption(CarrierOptions.notSentLowWater, value: SocketOptionValue(Carrier.notSentLowWater))
+    if let carrierWindow { bootstrap = bootstrap.channelOption(CarrierOptions.windowClamp, value: SocketOptionValue(carrierWindow)) }
+    let address: Endpoint
+    let request: FlowTarget?
+    switch place.path {
+    case .direct:
+      address = place.agent
+      request = nil
+    case .accelerated(let entrance, _):
+      address = entrance
+      request = FlowTarget(host: place.agent.address.description, port: place.agent.port)
+    }
+    do {
+      let connecting = try bootstrap.connect(to: SocketAddress(address))
+      connecting.assumeIsolated().whenComplete { result in
+        then(Result { try Dialled(result.get(), id: id, request: request) })
+      }
+    } catch {
+      then(.failure(error))
+    }
+  }
+}
+
+extension ClientSession.Dialled {
+  /// Makes a carrier of a connected channel. Behind a CONNECT request the first flight need not wait for the answer.
+  fileprivate init(_ channel: any Channel, id: CarrierID, request: FlowTarget?) throws {
+    guard let local = channel.localAddress?.vocabulary, let remote = channel.remoteAddress?.vocabulary else {
+      throw ChannelError.alreadyClosed
+    }
+    carrier = Carrier(
+      id: id, events: Carrier.Events(packet: { _, _ in }, readComplete: { _ in }, writability: { _, _ in }, closed: { _, _ in }))
+    if let request { try channel.pipeline.syncOperations.addHandler(ConnectRequestHandler(target: request)) }
+    try channel.pipeline.syncOperations.addHandler(carrier)
+    self.local = local.address
+    self.remote = remote.address
+  }
+}
+
+private func describe(_ error: any Error) -> String {
+  if let error = error as? NIOConnectionError, let first = error.connectionErrors.first { return describe(first.error) }
+  if let error = error as? ChannelError, case .connectTimeout(let limit) = error {
+    return "no answer in \(limit.nanoseconds / 1_000_000_000) s"
+  }
+  return "\(error)"
+}

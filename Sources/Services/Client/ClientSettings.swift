@@ -1,0 +1,115 @@
+import Flows
+import Vocabulary
+
+/// What a client is told at its start.
+package struct ClientSettings: Sendable {
+  /// A machine by the name that applications use, and where its agent answers at first.
+  package struct Machine: Sendable, Hashable {
+    package var name: MachineID
+    package var agent: Endpoint
+
+    /// Reads `vm=10.1.0.3:7600`.
+    package init?(_ text: String) {
+      let parts = text.split(separator: "=", maxSplits: 1)
+      guard parts.count == 2, let agent = Endpoint(parts[1]) else { return nil }
+      name = MachineID(String(parts[0]))
+      self.agent = agent
+    }
+
+    package init(name: MachineID, agent: Endpoint) {
+      self.name = name
+      self.agent = agent
+    }
+  }
+
+  /// Local ports that lead to ports of a machine.
+  package struct Forward: Sendable, Hashable {
+    package var address: IPAddress
+    package var ports: ClosedRange<UInt16>
+    package var host: String
+    /// The port for the first of `ports`; the others follow in step.
+    package var targetPort: UInt16
+
+    /// Reads `127.0.0.1:2121=vm:21`, or with ranges of the same length `127.0.0.1:30000-30019=vm:30000-30019`.
+    package init?(_ text: String) {
+      let sides = text.split(separator: "=", maxSplits: 1)
+      guard sides.count == 2, let colon = sides[0].lastIndex(of: ":"), let targetColon = sides[1].lastIndex(of: ":"),
+        let address = IPAddress(sides[0][..<colon].trimmingBrackets()),
+        let ports = Forward.range(sides[0][sides[0].index(after: colon)...]),
+        let targets = Forward.range(sides[1][sides[1].index(after: targetColon)...]), ports.count == targets.count
+      else { return nil }
+      self.address = address
+      self.ports = ports
+      host = String(sides[1][..<targetColon])
+      targetPort = targets.lowerBound
+    }
+
+    private static func range(_ text: Substring) -> ClosedRange<UInt16>? {
+      let ends = text.split(separator: "-", omittingEmptySubsequences: false).map { UInt16($0) }
+      guard let first = ends[0], ends.count <= 2 else { return nil }
+      guard ends.count == 2 else { return first...first }
+      guard let last = ends[1], first <= last else { return nil }
+      return first...last
+    }
+
+    func target(for port: UInt16) -> FlowTarget { FlowTarget(host: host, port: targetPort + (port - ports.lowerBound)) }
+  }
+
+  package var node: NodeID
+  package var site: SiteID?
+  package var machines: [Machine]
+  package var keyFile: String
+  package var socks: Endpoint?
+  package var httpConnect: Endpoint?
+  package var forwards: [Forward]
+  package var controller: Endpoint?
+  /// Octets of receive window of each carrier (TCP_WINDOW_CLAMP); nil leaves the kernel's own.
+  package var carrierWindow: Int?
+  /// How long the first session of each machine may take to come up.
+  package var connectLimit: TimeSpan
+  package var limits: FlowLimits
+
+  package init(
+    node: NodeID, site: SiteID? = nil, machines: [Machine], keyFile: String, socks: Endpoint? = nil, httpConnect: Endpoint? = nil,
+    forwards: [Forward] = [], controller: Endpoint? = nil, carrierWindow: Int? = nil, connectLimit: TimeSpan = .seconds(10 as Int64),
+    limits: FlowLimits = FlowLimits()
+  ) {
+    self.node = node
+    self.site = site
+    self.machines = machines
+    self.keyFile = keyFile
+    self.socks = socks
+    self.httpConnect = httpConnect
+    self.forwards = forwards
+    self.controller = controller
+    self.carrierWindow = carrierWindow
+    self.connectLimit = connectLimit
+    self.limits = limits
+  }
+}
+
+/// Why a client could not start. The description is a whole line for a person.
+package enum ClientError: Error, CustomStringConvertible {
+  case cannotListen(Endpoint, reason: String)
+  case agentUnreachable(MachineID, Endpoint, reason: String)
+  case sessionRefused(MachineID, Endpoint, reason: String)
+  case unknownMachine(String, in: String)
+  case nothingToDo
+
+  package var description: String {
+    switch self {
+    case .cannotListen(let endpoint, let reason):
+      "client: cannot listen on \(endpoint): \(reason); choose another port, or end the program that has it"
+    case .agentUnreachable(let machine, let agent, let reason):
+      "client: no agent of machine \(machine) answers at \(agent): \(reason); is `longhaul agent` running there, and is the address right?"
+    case .sessionRefused(let machine, let agent, let reason):
+      "client: the agent of machine \(machine) at \(agent) refused the session: \(reason)"
+    case .unknownMachine(let host, let option): "client: \(option) names the machine \(host), which no --vm gives"
+    case .nothingToDo: "client: no entrance given; use --socks, --http-connect or --forward"
+    }
+  }
+}
+
+extension Substring {
+  fileprivate func trimmingBrackets() -> Substring { hasPrefix("[") && hasSuffix("]") ? dropFirst().dropLast() : self }
+}
