@@ -1,0 +1,73 @@
+import Glibc
+import Synchronization
+
+/// A TCP relay between client and agent whose connections a test can cut, as a network that forgets them does: each side sees a RST, and what
+/// was under way is lost. New connections go through, unless the wire is down.
+final class Wire: Sendable {
+  let port: UInt16
+  private let listener: Socket
+  private let target: UInt16
+  private struct State {
+    var pairs: [(Socket, Socket)] = []
+    var isDown = false
+    var accepted = 0
+  }
+  private let state = Mutex(State())
+
+  init(to target: UInt16) throws {
+    (listener, port) = try Socket.listen()
+    self.target = target
+    start { wire in
+      while let near = try? wire.listener.acceptForever() { wire.join(near) }
+    }
+  }
+
+  var accepted: Int { state.withLock { $0.accepted } }
+
+  func cut() {
+    for (near, far) in state.withLock({
+      let pairs = $0.pairs; $0.pairs = []; return pairs
+    }) {
+      near.reset()
+      far.reset()
+    }
+  }
+
+  func setDown(_ isDown: Bool) {
+    state.withLock { $0.isDown = isDown }
+    if isDown { cut() }
+  }
+
+  private func join(_ near: Socket) {
+    guard !state.withLock({ $0.isDown }), let far = try? Socket.connect(target) else { return near.reset() }
+    state.withLock {
+      $0.pairs.append((near, far))
+      $0.accepted += 1
+    }
+    for (from, to) in [(near, far), (far, near)] {
+      start { _ in
+        while let bytes = try? from.readForever(), !bytes.isEmpty, (try? to.write(bytes)) != nil {}
+        to.endOutput()
+      }
+    }
+  }
+
+  private func start(_ work: @escaping @Sendable (Wire) -> Void) {
+    Task.detached { [self] in try? await onThread { work(self) } }
+  }
+}
+
+extension Socket {
+  /// As `accept` and `read`, but a limit that passes is no failure: a wire waits as long as its test does.
+  func acceptForever() throws -> Socket {
+    while true {
+      do { return try accept() } catch let failure as Failure where failure.code == EAGAIN { continue }
+    }
+  }
+
+  func readForever() throws -> [UInt8] {
+    while true {
+      do { return try read() } catch let failure as Failure where failure.code == EAGAIN { continue }
+    }
+  }
+}
