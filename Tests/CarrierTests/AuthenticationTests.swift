@@ -28,7 +28,7 @@ struct AuthenticationTests {
       { $0.path = .accelerated(entrance: Endpoint("10.0.1.3:3128")!, accelerators: ["a\nb"]) }, { $0.mac.removeLast() },
       { $0.mac = String(repeating: "0", count: 64) }, { $0.mac = "" }, { $0.mac = "zz" },
     ]
-    for (number, change) in changes.enumerated() where number != 5 {
+    for (number, change) in changes.enumerated() {
       var changed = signed
       change(&changed)
       #expect(!Self.key.verify(changed), "change \(number)")

@@ -40,6 +40,9 @@ package final class SessionDriver {
   package private(set) var association: Association
   package var onEvent: (SessionEvent) -> Void = { _ in }
 
+  /// Send space that wakes flows: four frames, so that they are not woken for every octet that a SACK frees.
+  package static let leastSpace = 4 * maximumDataOctets
+
   private var carriers: [CarrierID: Carrier] = [:]
   private var localAddresses: [CarrierID: IPAddress] = [:]
   private var unflushed: Set<CarrierID> = []
@@ -200,7 +203,6 @@ extension SessionDriver: FlowTransport {
       guard send(frame, on: flow) else { return }
       waiting.removeFirst()
     }
-    hub.transportHasSpace()
   }
 }
 
@@ -211,11 +213,21 @@ extension SessionDriver {
   private func drive() {
     guard !isDriving else { return }
     isDriving = true
-    while let effect = association.nextEffect(at: SessionDriver.now()) { carryOut(effect) }
+    repeat {
+      while let effect = association.nextEffect(at: SessionDriver.now()) { carryOut(effect) }
+      if !waiting.isEmpty { sendWaiting() }
+    } while serveStarved()
     isDriving = false
     for id in unflushed { carriers[id]?.flush() }
     unflushed.removeAll(keepingCapacity: true)
     schedule()
+  }
+
+  /// Lets the flows go on that found the send buffer full; true if that may have given the association work.
+  private func serveStarved() -> Bool {
+    guard hub.isStarved, !hasEnded, space >= SessionDriver.leastSpace else { return false }
+    hub.transportHasSpace()
+    return true
   }
 
   private func carryOut(_ effect: Effect) {
@@ -226,7 +238,7 @@ extension SessionDriver {
       if unflushed.insert(id).inserted == false, !carrier.isWritable { association.carrierWritable(id, false) }
       if !carrier.isWritable { association.carrierWritable(id, false) }
     case .deliver(let stream, let identifier, let payload): deliver(payload, identifier: identifier, stream: stream)
-    case .sendSpace: sendWaiting()
+    case .sendSpace: break  // `drive` looks after every burst of effects
     case .closeCarrier(let id, let reason):
       carriers[id]?.flush()
       carriers.removeValue(forKey: id)?.closeAfterFlush(reason)

@@ -27,6 +27,8 @@ package final class FlowHub {
   private weak var transport: (any FlowTransport)?
   private var flows: [FlowID: Entry] = [:]
   private var isPumping = false
+  /// True after a flow with credit found no space in the transport; the transport's owner then calls `transportHasSpace`.
+  package private(set) var isStarved = false
   /// Flows whose sockets got something since the last flush.
   private var touched: Set<FlowID> = []
   /// The flow that was served last when space came back: the next turn begins behind it, so that no flow is always first.
@@ -144,10 +146,14 @@ extension FlowHub {
   /// The transport takes data again. Flows are served in turn, beginning behind the one that was last.
   package func transportHasSpace() {
     loop.preconditionInEventLoop()
+    isStarved = false
     let waiting = flows.filter { $0.value.relay?.isWaitingForRoom == true }.keys.sorted()
     let start = waiting.firstIndex { $0 > lastServed } ?? 0
     for id in waiting[start...] + waiting[..<start] {
-      guard let transport, transport.space > 0 else { break }
+      guard let transport, transport.space > 0 else {
+        isStarved = true
+        break
+      }
       lastServed = id
       flows[id]?.relay?.resume()
     }
@@ -169,7 +175,10 @@ extension FlowHub {
   /// Octets that the flow of this relay takes now.
   func room(for relay: SocketRelay) -> Int {
     guard let transport, flows[relay.flow]?.relay === relay else { return 0 }
-    return min(table.sendable(relay.flow), max(transport.space, 0))
+    let credit = table.sendable(relay.flow)
+    let space = max(transport.space, 0)
+    if credit > 0, space == 0 { isStarved = true }
+    return min(credit, space)
   }
 
   func relay(_ relay: SocketRelay, read bytes: ByteBuffer) {

@@ -65,14 +65,14 @@ package struct GoToken: Codable, Sendable, Hashable {
     self.mac = mac
   }
 
-  /// What the MAC covers: every field but the MAC, one a line, so that no two tokens have the same text.
+  /// What the MAC covers: every field but the MAC, each behind its length, so that no two tokens have the same text.
   package var signedText: String {
     var lines = ["longhaul go 1", machine.text, "\(epoch)", "\(agent)", "\(expires)"]
     switch path {
     case .direct: lines.append("direct")
     case .accelerated(let entrance, let accelerators): lines += ["accelerated", "\(entrance)"] + accelerators.map(\.text)
     }
-    return lines.joined(separator: "\n")
+    return lines.map { "\($0.utf8.count):\($0)" }.joined(separator: "\n")
   }
 }
 
