@@ -46,7 +46,7 @@ let engines: [Target] = [
 let adapters: [Target] = [
   layer("Adapters", "Authentication", ["Vocabulary", "SCTP", "Control", crypto]),
   layer("Adapters", "Relay", ["Vocabulary", "Flows", nioCore, nioPosix, logging]),
-  layer("Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", nioCore, nioPosix, nioHTTP1, logging]),
+  layer("Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Compression", ["Vocabulary", "CZstd", nioCore]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Probing", ["Vocabulary", "Paths", nioCore, nioPosix, logging]),

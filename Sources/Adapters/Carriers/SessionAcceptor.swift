@@ -15,7 +15,7 @@ package final class SessionAcceptor {
   package static let maximumStrangers = 4_096
 
   package let loop: any EventLoop
-  private var listener: Listener
+  private var listener: SessionListener
   private let limits: FlowLimits
   private var sessions: [UInt32: SessionDriver] = [:]
   private var strangers: [CarrierID: Stranger] = [:]
@@ -31,7 +31,7 @@ package final class SessionAcceptor {
     var timeout: Scheduled<Void>
   }
 
-  package init(listener: Listener, limits: FlowLimits, loop: any EventLoop, logger: Logger, onSession: @escaping (SessionDriver) -> Void) {
+  package init(listener: SessionListener, limits: FlowLimits, loop: any EventLoop, logger: Logger, onSession: @escaping (SessionDriver) -> Void) {
     self.listener = listener
     self.limits = limits
     self.loop = loop
@@ -56,7 +56,7 @@ package final class SessionAcceptor {
         closed: { [weak self] carrier, _ in self?.forget(carrier.id) }))
     let bound = NIOLoopBound(self, eventLoop: loop)
     let id = carrier.id
-    let timeout = loop.scheduleTask(in: SessionAcceptor.longestHandshake) {
+    let timeout = loop.scheduleTask(in: SessionAcceptor.longestHandshake) { () -> Void in
       bound.value.strangers[id]?.carrier.close("no session after \(SessionAcceptor.longestHandshake.nanoseconds / 1_000_000_000) s")
     }
     strangers[id] = Stranger(carrier: carrier, local: local.address, remote: remote.address, timeout: timeout)

@@ -1,3 +1,4 @@
+import Authentication
 import DequeModule
 import Flows
 import Logging
@@ -6,6 +7,10 @@ import NIOPosix
 import Relay
 import SCTP
 import Vocabulary
+
+/// The engine with the codes of swift-crypto.
+package typealias SessionAssociation = Association<CryptoAuthenticator>
+package typealias SessionListener = Listener<CryptoAuthenticator>
 
 /// What a session's owner (the agent, the client) hears of it, on the session's event loop.
 package enum SessionEvent {
@@ -37,7 +42,7 @@ package final class SessionDriver {
 
   package let loop: any EventLoop
   package let hub: FlowHub
-  package private(set) var association: Association
+  package private(set) var association: SessionAssociation
   package var onEvent: (SessionEvent) -> Void = { _ in }
 
   /// Send space that wakes flows: four frames, so that they are not woken for every octet that a SACK frees.
@@ -54,7 +59,7 @@ package final class SessionDriver {
 
   /// - Parameter role: the client opens flows, the agent accepts them.
   package init(
-    association: Association, loop: any EventLoop, role: FlowTable.Role, limits: FlowLimits, logger: Logger,
+    association: SessionAssociation, loop: any EventLoop, role: FlowTable.Role, limits: FlowLimits, logger: Logger,
     onIncoming: @escaping (FlowID, FlowTarget) -> Void
   ) {
     self.association = association
@@ -243,7 +248,8 @@ extension SessionDriver {
       carriers[id]?.flush()
       carriers.removeValue(forKey: id)?.closeAfterFlush(reason)
     case .established: onEvent(.established)
-    case .moved(let id): onEvent(.moved(id))
+    case .moved(let id):
+      onEvent(.moved(id))
     case .peerAnnounced(let address): onEvent(.peerAnnounced(address))
     case .peerWithdrew(let address): onEvent(.peerWithdrew(address))
     case .announced(let address): onEvent(.announced(address))

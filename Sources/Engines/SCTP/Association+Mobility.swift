@@ -1,0 +1,232 @@
+import NIOCore
+import Vocabulary
+
+/// What one ASCONF asks for.
+enum AddressRequest: Sendable, Equatable {
+  case announce(IPAddress)
+  case withdraw(IPAddress)
+  /// A move: the address, if the peer does not know it yet, and that it is primary now.
+  case move(CarrierID, local: IPAddress)
+}
+
+/// The one ASCONF that waits for its ASCONF-ACK (RFC 5061 section 5.1). It is sent again byte for byte.
+struct OutstandingRequest: Sendable {
+  var serial: ASCONFSerial
+  var request: AddressRequest
+  var chunk: ByteBuffer
+  /// It has to be sent, for the first time or again after its carrier went.
+  var mustSend: Bool
+}
+
+// MARK: - Asking the peer
+
+extension Association {
+  /// Tells the peer of an address that will answer later (ASCONF Add-IP). `.announced` follows, or `.announcementRefused`.
+  package mutating func announce(_ address: IPAddress, at now: Instant) {
+    guard state == .established, !localAddresses.contains(address), requests.count < configuration.maximumQueuedRequests else { return }
+    localAddresses.append(address)
+    requests.append(.announce(address))
+  }
+
+  /// Takes an address back (ASCONF Delete-IP). The last one stays, and so does the one in use (RFC 5061 section 5.3, F5 to F8).
+  package mutating func withdraw(_ address: IPAddress, at now: Instant) {
+    guard state == .established, localAddresses.count > 1, localAddresses.contains(address), requests.count < configuration.maximumQueuedRequests
+    else { return }
+    localAddresses.removeAll { $0 == address }
+    requests.append(.withdraw(address))
+  }
+
+  /// The handover of the side that dials: from now on only `carrier` counts. Its first packet carries AUTH, ASCONF and the SACK state; what was
+  /// lost follows the ASCONF-ACK. May be called again, with another carrier, at any time.
+  package mutating func move(to carrier: CarrierID, localAddress: IPAddress, peerAddress: IPAddress, at now: Instant) {
+    guard state != .closed, state != .cookieWait, state != .cookieEchoed, carriers[carrier] != nil else { return }
+    for id in carriers.keys.sorted(by: { $0.value < $1.value }) where id != carrier { fence(id, "the session has moved") }
+    activeCarrier = carrier
+    timers.withoutCarrier = nil
+    timers.heartbeat = now + configuration.heartbeatInterval
+    heartbeat = nil
+    lastHeard = now
+    if !peerAddresses.contains(peerAddress) { peerAddresses.append(peerAddress) }
+    // A move that waits is replaced; one that is out must be acknowledged first, and is sent again on the new carrier.
+    requests.removeAll { if case .move = $0 { true } else { false } }
+    requests.prepend(.move(carrier, local: localAddress))
+    outstanding?.mustSend = true
+    if outstanding == nil { beginNextRequest() }
+    awaitsMoveAck = true
+  }
+
+  mutating func fence(_ id: CarrierID, _ reason: String) {
+    guard carriers.removeValue(forKey: id) != nil else { return }
+    acksToSend.removeAll { $0.carrier == id }
+    heartbeatAcks.removeAll { $0.carrier == id }
+    effects.append(.closeCarrier(id, reason: reason))
+  }
+
+  mutating func beginNextRequest() {
+    guard outstanding == nil, let request = requests.popFirst() else { return }
+    let serial = nextSerialToSend
+    nextSerialToSend = serial.next
+    var chunk = ByteBuffer()
+    chunk.writeInteger(serial.value)
+    // The address parameter names one of our addresses that the peer knows: it has come through accelerators, so its source says nothing.
+    chunk.writeAddressParameter(localAddresses[0])
+    var correlation: UInt32 = 0
+    func write(_ type: UInt16, _ address: IPAddress) {
+      correlation += 1
+      chunk.writeParameter(type) {
+        $0.writeInteger(correlation)
+        $0.writeAddressParameter(address)
+      }
+    }
+    switch request {
+    case .announce(let address): write(ParameterType.addAddress, address)
+    case .withdraw(let address): write(ParameterType.deleteAddress, address)
+    case .move(_, let local):
+      if !localAddresses.contains(local) {
+        write(ParameterType.addAddress, local)
+        localAddresses.append(local)
+      }
+      write(ParameterType.setPrimary, local)
+    }
+    outstanding = OutstandingRequest(serial: serial, request: request, chunk: chunk, mustSend: true)
+  }
+
+  /// ASCONF, and behind it our SACK state if this is a move: the peer sees at once what we hold.
+  mutating func requestPacket(on carrier: CarrierID) -> Effect? {
+    guard let request = outstanding else { return nil }
+    outstanding?.mustSend = false
+    var builder = PacketBuilder(header)
+    builder.appendAuthentication()
+    builder.append(.asconf) { $0.writeImmutableBuffer(request.chunk) }
+    if awaitsMoveAck { appendSACK(to: &builder) }
+    return .transmit(finish(builder), on: carrier)
+  }
+
+  mutating func receiveASCONFAck(_ chunk: Chunk, on carrier: CarrierID, at now: Instant) {
+    var value = chunk.value
+    guard let number = value.readInteger(as: UInt32.self), let parameters = Parameter.list(in: value) else { return violate("malformed ASCONF-ACK") }
+    let serial = ASCONFSerial(number)
+    guard let request = outstanding, request.serial == serial else {
+      // An ACK of what was never asked ends the association (RFC 5061 section 5.3, F0); an old one is a repetition.
+      if !serial.isBefore(nextSerialToSend) { violate("ASCONF-ACK of a serial number that was never sent") }
+      return
+    }
+    outstanding = nil
+    let refusal = parameters.first { $0.type == ParameterType.errorCause }.map { parameter -> String in
+      var cause = parameter.value
+      cause.moveReaderIndex(forwardBy: min(4, cause.readableBytes))
+      return cause.readCause()
+    }
+    switch request.request {
+    case .announce(let address):
+      if let refusal {
+        localAddresses.removeAll { $0 == address }
+        effects.append(.announcementRefused(address, reason: refusal))
+      } else {
+        effects.append(.announced(address))
+      }
+    case .withdraw(let address): effects.append(.withdrawn(address))
+    case .move(let target, _):
+      guard target == carrier, carrier == activeCarrier else { break }
+      if let refusal { return violate("the peer refused to move: \(refusal)") }
+      completeMove(to: carrier)
+    }
+    if outstanding == nil, awaitsMoveAck { beginNextRequest() }
+  }
+
+  /// The peer has switched and fenced the old carrier: its SACK in this packet (in front of the ASCONF-ACK) was its last word on what it holds.
+  private mutating func completeMove(to carrier: CarrierID) {
+    awaitsMoveAck = false
+    loseAllInFlight()
+    epoch += 1
+    statistics.moves += 1
+    effects.append(.moved(to: carrier))
+  }
+}
+
+// MARK: - Being asked
+
+extension Association {
+  mutating func receiveASCONF(_ chunk: Chunk, on carrier: CarrierID, at now: Instant) {
+    var value = chunk.value
+    guard let number = value.readInteger(as: UInt32.self), value.readAddressParameter() != nil, let parameters = Parameter.list(in: value) else {
+      return violate("malformed ASCONF")
+    }
+    let serial = ASCONFSerial(number)
+    if let lastAck, lastAck.serial == serial {  // E4: a repetition gets the same answer, where it came from, and changes nothing
+      acksToSend.append((lastAck.chunk, carrier))
+      return
+    }
+    guard serial == nextSerialToReceive else { return }  // E5
+    nextSerialToReceive = serial.next
+    var answer = ByteBuffer()
+    answer.writeInteger(serial.value)
+    var hasFailed = false
+    for parameter in parameters {
+      var body = parameter.value
+      guard let correlation = body.readInteger(as: UInt32.self), let address = body.readAddressParameter() else { return violate("malformed ASCONF parameter") }
+      if let failure = hasFailed ? "an earlier request in this ASCONF failed" : carryOut(parameter.type, address, on: carrier, at: now) {
+        hasFailed = true  // V1: once one has failed, all later ones do
+        answer.writeParameter(ParameterType.errorCause) {
+          $0.writeInteger(correlation)
+          $0.writeAbortCause(failure)
+        }
+      } else {
+        answer.writeParameter(ParameterType.success) { $0.writeInteger(correlation) }
+      }
+    }
+    lastAck = (serial, answer)
+    acksToSend.append((answer, carrier))
+  }
+
+  /// Nil if it was done, else why not.
+  private mutating func carryOut(_ type: UInt16, _ address: IPAddress, on carrier: CarrierID, at now: Instant) -> String? {
+    if address.isWildcard { return "wildcard addresses are not honoured" }
+    switch type {
+    case ParameterType.addAddress:
+      guard !peerAddresses.contains(address) else { return nil }
+      guard peerAddresses.count < configuration.maximumPeerAddresses else { return "too many addresses" }
+      peerAddresses.append(address)
+      effects.append(.peerAnnounced(address))
+    case ParameterType.deleteAddress:
+      guard peerAddresses.count > 1 || !peerAddresses.contains(address) else { return "the last address cannot be deleted" }
+      guard peerAddresses.contains(address) else { return nil }
+      peerAddresses.removeAll { $0 == address }
+      effects.append(.peerWithdrew(address))
+    case ParameterType.setPrimary:
+      guard peerAddresses.contains(address) else { return "an address that was not added" }
+      switchActive(to: carrier, at: now)
+    default: return "an unknown parameter"
+    }
+    return nil
+  }
+
+  /// The peer dialled this carrier and wants its data here. The SACK behind the ASCONF in the same packet will say what is lost.
+  private mutating func switchActive(to carrier: CarrierID, at now: Instant) {
+    guard carrier != activeCarrier else { return }
+    for id in carriers.keys.sorted(by: { $0.value < $1.value }) where id != carrier { fence(id, "the session has moved") }
+    activeCarrier = carrier
+    timers.withoutCarrier = nil
+    timers.heartbeat = now + configuration.heartbeatInterval
+    heartbeat = nil
+    lastHeard = now
+    outstanding?.mustSend = true
+    isLosingInFlight = true
+    epoch += 1
+    statistics.moves += 1
+    effects.append(.moved(to: carrier))
+  }
+
+  /// ASCONF-ACK goes where the ASCONF came from, our SACK state in front of it, so that the peer sees what we hold before it sends again.
+  mutating func ackPacket(_ chunk: ByteBuffer, on carrier: CarrierID) -> Effect? {
+    var builder = PacketBuilder(header)
+    builder.appendAuthentication()
+    if carrier == activeCarrier { appendSACK(to: &builder) }
+    builder.append(.asconfAck) { $0.writeImmutableBuffer(chunk) }
+    return .transmit(finish(builder), on: carrier)
+  }
+}
+
+extension IPAddress {
+  fileprivate var isWildcard: Bool { self == .v4(0) || self == .v6(high: 0, low: 0) }
+}

@@ -1,0 +1,336 @@
+import NIOCore
+import Vocabulary
+
+extension Association {
+  /// A packet has come on a carrier. Whatever is wrong with it, it costs at most its own carrier.
+  package mutating func receive(_ bytes: ByteBuffer, on carrier: CarrierID, at now: Instant) {
+    guard state != .closed, carriers[carrier] != nil else {  // fenced carriers are unknown ones
+      statistics.packetsDropped += 1
+      return
+    }
+    let packet: Packet
+    do throws(PacketError) { packet = try Packet(bytes) } catch {
+      statistics.packetsDropped += 1
+      // On TCP a damaged packet means that the framing itself is lost.
+      return closeCarrier(carrier, "damaged packet: \(error)", at: now)
+    }
+    guard packet.header.verificationTag == localVerificationTag || isReflectedEnd(packet) else {
+      statistics.packetsDropped += 1
+      return
+    }
+    statistics.packetsReceived += 1
+    let first = packet.chunks[0]
+    guard first.known == .authentication else { return process(packet, from: 0, on: carrier, isAuthenticated: false, at: now) }
+    guard !key.isEmpty, Authentication.verifies(first, in: packet, key: key, by: authenticator) else {
+      statistics.packetsDropped += 1
+      return
+    }
+    process(packet, from: 1, on: carrier, isAuthenticated: true, at: now)
+  }
+
+  /// ABORT and SHUTDOWN COMPLETE may carry the sender's peer's tag with the T bit (RFC 9260 section 8.5.1).
+  private func isReflectedEnd(_ packet: Packet) -> Bool {
+    let first = packet.chunks[0]
+    return (first.known == .abort || first.known == .shutdownComplete) && first.flags & 1 == 1
+      && packet.header.verificationTag == header.verificationTag
+  }
+
+  mutating func process(_ packet: Packet, from index: Int, on carrier: CarrierID, isAuthenticated: Bool, at now: Instant) {
+    var hasData = false
+    var wantsSACKNow = false
+    chunks: for chunk in packet.chunks.dropFirst(index) {
+      // Only an authenticated ASCONF makes a carrier the active one; until then it may carry nothing else (facts of RFC 5061 section 5.4, F1).
+      guard carrier == activeCarrier || chunk.known == .asconf else {
+        statistics.packetsDropped += 1
+        break chunks
+      }
+      if carrier == activeCarrier { lastHeard = now }
+      switch chunk.known {
+      case .data:
+        guard state == .established || state == .shutdownPending || state == .shutdownSent else { continue }
+        guard let data = readData(chunk) else { return violate("malformed DATA") }
+        hasData = true
+        if data.flags & DataFlags.immediate != 0 { wantsSACKNow = true }
+        receive(data)
+      case .sack: receiveSACK(chunk, at: now)
+      case .initiationAck: receiveInitiationAck(chunk, at: now)
+      case .cookieAck: receiveCookieAck(at: now)
+      case .cookieEcho:
+        // Case D of RFC 9260 section 5.2.4: our COOKIE ACK was lost with something, say it again.
+        if isAuthenticated { controlDue.insert(.cookieAck) }
+      case .heartbeat:
+        if heartbeatAcks.count < 8 { heartbeatAcks.append((chunk.value, carrier)) }
+      case .heartbeatAck: receiveHeartbeatAck(chunk, on: carrier, at: now)
+      case .asconf:
+        guard isAuthenticated else {
+          statistics.packetsDropped += 1
+          return  // with the rest of the packet (RFC 5061 section 4.1.1)
+        }
+        receiveASCONF(chunk, on: carrier, at: now)
+      case .asconfAck:
+        guard isAuthenticated else {
+          statistics.packetsDropped += 1
+          return
+        }
+        receiveASCONFAck(chunk, on: carrier, at: now)
+      case .abort:
+        var value = chunk.value
+        return fail(.peerAborted(value.readCause()))
+      case .error: receiveError(chunk)
+      case .shutdown: receiveShutdown(chunk, at: now)
+      case .shutdownAck: receiveShutdownAck(on: carrier)
+      case .shutdownComplete:
+        guard state == .shutdownAckSent else { continue }
+        close()
+      case .initiation, .authentication: continue
+      case nil:
+        // The upper bits of an unknown type say whether the rest of the packet is looked at (RFC 9260 section 3.2).
+        if chunk.type & 0x80 == 0 { break chunks }
+      }
+      if state == .closed { return }
+    }
+    finishPacket(hasData, wantsSACKNow, at: now)
+    if isLosingInFlight {
+      isLosingInFlight = false
+      loseAllInFlight()
+    }
+  }
+
+  mutating func violate(_ what: String) {
+    if let carrier = activeCarrier {
+      var builder = PacketBuilder(header)
+      builder.append(.abort) { $0.writeAbortCause(what) }
+      transmit(builder.finish(), on: carrier)
+    }
+    fail(.protocolViolation(what))
+  }
+
+  mutating func closeCarrier(_ id: CarrierID, _ reason: String, at now: Instant) {
+    effects.append(.closeCarrier(id, reason: reason))
+    carrierClosed(id, at: now)
+  }
+
+  /// SACK at least every second packet, within the delay, and at once for the I bit or a gap (RFC 9260 section 6.2).
+  private mutating func finishPacket(_ hasData: Bool, _ wantsSACKNow: Bool, at now: Instant) {
+    guard hasData else { return }
+    packetsSinceSACK += 1
+    if wantsSACKNow || packetsSinceSACK >= 2 || !beyondGap.isEmpty || !duplicates.isEmpty || state == .shutdownSent {
+      sackIsDue = true
+      timers.sack = nil
+    } else if timers.sack == nil {
+      timers.sack = now + configuration.sackDelay
+    }
+  }
+
+  // MARK: DATA
+
+  private func readData(_ chunk: Chunk) -> InboundChunk? {
+    var value = chunk.value
+    guard let tsn = value.readInteger(as: UInt32.self), let stream = value.readInteger(as: UInt16.self), let sequence = value.readInteger(as: UInt16.self),
+      let identifier = value.readInteger(as: UInt32.self), value.readableBytes > 0
+    else { return nil }
+    return InboundChunk(
+      tsn: TSN(tsn), stream: StreamID(stream), sequence: SSN(sequence), protocolIdentifier: identifier, flags: chunk.flags, payload: value)
+  }
+
+  private mutating func receive(_ chunk: InboundChunk) {
+    let distance = chunk.tsn.distance(from: cumulativeTSN)
+    if distance <= 0 { return noteDuplicate(chunk.tsn) }
+    if distance == 1 {
+      cumulativeTSN = chunk.tsn
+      deliver(chunk)
+      while state != .closed, let next = beyondGap.first, next.tsn == cumulativeTSN.next {
+        beyondGap.removeFirst()
+        octetsBeyondGap -= next.payload.readableBytes
+        cumulativeTSN = next.tsn
+        deliver(next)
+      }
+      return
+    }
+    // Above a gap: kept while there is window; else dropped, and the sender sends it again.
+    let index = beyondGap.partitioningIndex { $0.tsn.distance(from: chunk.tsn) >= 0 }
+    if index < beyondGap.count, beyondGap[index].tsn == chunk.tsn { return noteDuplicate(chunk.tsn) }
+    guard octetsBeyondGap + chunk.payload.readableBytes <= configuration.receiveWindow.octets, distance <= 65_535 else { return }
+    octetsBeyondGap += chunk.payload.readableBytes
+    beyondGap.insert(chunk, at: index)
+  }
+
+  private mutating func noteDuplicate(_ tsn: TSN) {
+    statistics.duplicatesReceived += 1
+    if duplicates.count < 64 { duplicates.append(tsn) }
+  }
+
+  /// In the order of TSNs, which is the order of SSNs in every stream. Fragments of one message have consecutive TSNs.
+  private mutating func deliver(_ chunk: InboundChunk) {
+    let begins = chunk.flags & DataFlags.beginning != 0
+    let ends = chunk.flags & DataFlags.end != 0
+    guard begins == (partial == nil) else { return violate("fragments of two messages are mixed") }
+    if begins, ends { return hand(chunk.payload, chunk.stream, chunk.protocolIdentifier) }
+    if begins {
+      partial = Partial(stream: chunk.stream, protocolIdentifier: chunk.protocolIdentifier, payload: chunk.payload)
+      return
+    }
+    guard var whole = partial, whole.stream == chunk.stream else { return violate("fragments of two streams are mixed") }
+    guard whole.payload.readableBytes + chunk.payload.readableBytes <= configuration.receiveWindow.octets else { return violate("a message beyond the window") }
+    partial = nil
+    whole.payload.writeImmutableBuffer(chunk.payload)
+    if ends { hand(whole.payload, whole.stream, whole.protocolIdentifier) } else { partial = whole }
+  }
+
+  private mutating func hand(_ payload: ByteBuffer, _ stream: StreamID, _ identifier: UInt32) {
+    statistics.messagesDelivered += 1
+    statistics.octetsDelivered += payload.readableBytes
+    effects.append(.deliver(stream: stream, protocolIdentifier: identifier, payload: payload))
+  }
+
+  /// What is delivered is gone from here: the flows above have their own credit, so the window only shrinks for gaps and for a message in pieces.
+  private var window: Int { max(0, configuration.receiveWindow.octets - octetsBeyondGap - (partial?.payload.readableBytes ?? 0)) }
+
+  mutating func appendSACK(to builder: inout PacketBuilder) {
+    sackIsDue = false
+    packetsSinceSACK = 0
+    timers.sack = nil
+    statistics.sacksSent += 1
+    let blocks = gapBlocks()
+    let (tsn, window, doubles) = (cumulativeTSN, self.window, duplicates)
+    duplicates.removeAll(keepingCapacity: true)
+    builder.append(.sack) { bytes in
+      bytes.writeInteger(tsn.value)
+      bytes.writeInteger(UInt32(clamping: window))
+      bytes.writeInteger(UInt16(blocks.count))
+      bytes.writeInteger(UInt16(doubles.count))
+      for block in blocks {
+        bytes.writeInteger(UInt16(block.lowerBound))
+        bytes.writeInteger(UInt16(block.upperBound))
+      }
+      for tsn in doubles { bytes.writeInteger(tsn.value) }
+    }
+  }
+
+  /// As offsets from the cumulative TSN, at most as many as fit comfortably into one packet.
+  private func gapBlocks() -> [ClosedRange<Int>] {
+    var blocks: [ClosedRange<Int>] = []
+    for chunk in beyondGap {
+      let offset = chunk.tsn.distance(from: cumulativeTSN)
+      if let last = blocks.last, last.upperBound + 1 == offset {
+        blocks[blocks.count - 1] = last.lowerBound...offset
+      } else if blocks.count < 1_024 {
+        blocks.append(offset...offset)
+      } else {
+        break
+      }
+    }
+    return blocks
+  }
+
+  // MARK: Handshake, the active side
+
+  private mutating func receiveInitiationAck(_ chunk: Chunk, at now: Instant) {
+    guard state == .cookieWait else { return }
+    guard let peer = Initiation(chunk.value), peer.tag != 0, let cookie = peer.cookie else { return violate("malformed INIT ACK") }
+    guard peer.offersAuthentication else { return fail(.peerLacksExtension("AUTH with HMAC-SHA-256")) }
+    guard peer.offersASCONF else { return fail(.peerLacksExtension("ASCONF")) }
+    header.verificationTag = peer.tag
+    peerWindow = Int(peer.receiveWindow)
+    cumulativeTSN = peer.initialTSN.previous
+    nextSerialToReceive = ASCONFSerial(peer.initialTSN.value)
+    for address in peer.addresses where !peerAddresses.contains(address) { peerAddresses.append(address) }
+    key = Authentication.associationKey(endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom), peer.keyVector)
+    self.cookie = cookie
+    state = .cookieEchoed
+    handshakeTries = 0
+    controlDue.insert(.cookieEcho)
+    timers.handshake = now + configuration.handshakeTimeout
+  }
+
+  private mutating func receiveCookieAck(at now: Instant) {
+    guard state == .cookieEchoed else { return }
+    state = .established
+    cookie = nil
+    timers.handshake = nil
+    timers.heartbeat = now + configuration.heartbeatInterval
+    effects.append(.established)
+  }
+
+  private mutating func receiveError(_ chunk: Chunk) {
+    var value = chunk.value
+    let reason = value.readCause()
+    if state == .cookieEchoed { fail(.peerAborted(reason)) }
+  }
+
+  // MARK: HEARTBEAT
+
+  private mutating func receiveHeartbeatAck(_ chunk: Chunk, on carrier: CarrierID, at now: Instant) {
+    guard let list = Parameter.list(in: chunk.value), var info = list.first?.value, let nonce = info.readInteger(as: UInt64.self), let heartbeat,
+      heartbeat.nonce == nonce
+    else { return }
+    self.heartbeat = nil
+    effects.append(.roundTrip(carrier, now - heartbeat.sentAt))
+  }
+
+  // MARK: Shutdown
+
+  private mutating func receiveShutdown(_ chunk: Chunk, at now: Instant) {
+    var value = chunk.value
+    guard let ack = value.readInteger(as: UInt32.self) else { return violate("malformed SHUTDOWN") }
+    acknowledge(through: TSN(ack))
+    switch state {
+    case .established, .shutdownPending:
+      state = .shutdownReceived
+      advanceShutdown(at: now)
+    case .shutdownSent:
+      state = .shutdownAckSent
+      controlDue.insert(.shutdownAck)
+    default: return
+    }
+  }
+
+  private mutating func receiveShutdownAck(on carrier: CarrierID) {
+    guard state == .shutdownSent || state == .shutdownAckSent else { return }
+    var builder = PacketBuilder(header)
+    builder.append(.shutdownComplete)
+    transmit(builder.finish(), on: carrier)
+    close()
+  }
+
+  private mutating func close() {
+    state = .closed
+    effects.append(.closed)
+  }
+
+  /// Once everything has been acknowledged, SHUTDOWN or SHUTDOWN ACK goes out (RFC 9260 section 9.2).
+  mutating func advanceShutdown(at now: Instant) {
+    guard pending.isEmpty, sent.isEmpty else { return }
+    if state == .shutdownPending {
+      state = .shutdownSent
+      controlDue.insert(.shutdown)
+    } else if state == .shutdownReceived {
+      state = .shutdownAckSent
+      controlDue.insert(.shutdownAck)
+    } else {
+      return
+    }
+    timers.shutdown = now + configuration.shutdownTimeout
+  }
+
+  mutating func retryShutdown(at now: Instant) {
+    shutdownTries += 1
+    guard shutdownTries <= configuration.shutdownRetries else { return fail(.shutdownTimedOut) }
+    if state == .shutdownSent { controlDue.insert(.shutdown) }
+    if state == .shutdownAckSent { controlDue.insert(.shutdownAck) }
+    timers.shutdown = now + configuration.shutdownTimeout
+  }
+}
+
+extension Array {
+  /// The first index whose element satisfies `belongs`, in an array where all that do come last.
+  func partitioningIndex(_ belongs: (Element) -> Bool) -> Int {
+    var low = 0
+    var high = count
+    while low < high {
+      let middle = (low + high) / 2
+      if belongs(self[middle]) { high = middle } else { low = middle + 1 }
+    }
+    return low
+  }
+}

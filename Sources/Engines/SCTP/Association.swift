@@ -1,0 +1,415 @@
+import DequeModule
+import NIOCore
+import Vocabulary
+
+/// One end of an SCTP association whose packets travel on reliable, ordered carriers (TCP). See the folder's README.
+///
+/// Bytes and time go in, effects come out of `nextEffect`. It never sleeps, logs, or asks for the time. An active association begins with
+/// `init(connecting:)`, a passive one comes out of `Listener`.
+package struct Association<Code: Authenticator>: Sendable {
+  package enum State: Sendable, Hashable {
+    case cookieWait, cookieEchoed, established
+    case shutdownPending, shutdownSent, shutdownReceived, shutdownAckSent
+    case closed
+  }
+
+  package internal(set) var state: State
+  package internal(set) var statistics = AssociationStatistics()
+  /// Grows with each move of this association.
+  package internal(set) var epoch: UInt64 = 0
+  package let localVerificationTag: UInt32
+  package internal(set) var localAddresses: [IPAddress]
+  package internal(set) var peerAddresses: [IPAddress] = []
+  /// The carrier that DATA goes out on and comes in on; nil while there is none.
+  package internal(set) var activeCarrier: CarrierID?
+
+  let configuration: AssociationConfiguration
+  let authenticator: Code
+  var random: any RandomNumberGenerator & Sendable
+  var header: PacketHeader
+  var key: [UInt8] = []
+  var ourRandom: [UInt8] = []
+  var carriers: [CarrierID: CarrierState] = [:]
+  var effects: Deque<Effect> = []
+  var timers = Timers()
+  var isSuspended = false
+
+  // Handshake
+  var cookie: ByteBuffer?
+  var handshakeTries = 0
+  let ourInitialTSN: TSN
+
+  // Sending
+  var nextTSN: TSN
+  var peerCumulativeAck: TSN
+  var peerWindow = 0
+  var pending: Deque<OutboundChunk> = []
+  var sent: Deque<SentChunk> = []
+  /// Chunks of `sent` that are lost and not yet sent again; none of them is before `lostCursor`.
+  var lostCount = 0
+  var lostCursor = TSN(0)
+  /// Set by a switch: once the packet that asked for it has been read to its end (its SACK too), what is unacknowledged is lost.
+  var isLosingInFlight = false
+  var octetsInFlight = 0
+  var octetsQueued = 0
+  var sequenceNumbers: [UInt16: UInt16] = [:]
+  var sendWasRefused = false
+
+  // Receiving
+  var cumulativeTSN: TSN
+  /// Chunks above a gap, ascending.
+  var beyondGap: [InboundChunk] = []
+  var octetsBeyondGap = 0
+  var duplicates: [TSN] = []
+  /// The user message whose fragments are arriving; they have consecutive TSNs (RFC 9260 section 6.9).
+  var partial: Partial?
+  var packetsSinceSACK = 0
+  var sackIsDue = false
+
+  // Mobility
+  var nextSerialToSend: ASCONFSerial
+  var nextSerialToReceive: ASCONFSerial
+  var requests: Deque<AddressRequest> = []
+  var outstanding: OutstandingRequest?
+  var lastAck: (serial: ASCONFSerial, chunk: ByteBuffer)?
+  var acksToSend: Deque<(chunk: ByteBuffer, carrier: CarrierID)> = []
+  /// After a move, nothing but ASCONF leaves until the peer has acknowledged it (RFC 5061 section 5.3, F1).
+  var awaitsMoveAck = false
+
+  // Heartbeats
+  var heartbeat: (nonce: UInt64, sentAt: Instant)?
+  var lastHeard: Instant
+  var heartbeatAcks: Deque<(info: ByteBuffer, carrier: CarrierID)> = []
+
+  // Shutdown
+  var shutdownTries = 0
+  var controlDue: Set<ChunkType> = []
+
+  struct CarrierState: Sendable {
+    var local: IPAddress
+    var remote: IPAddress
+    var isWritable = true
+  }
+
+  struct OutboundChunk: Sendable {
+    var stream: StreamID
+    var sequence: SSN
+    var protocolIdentifier: UInt32
+    /// I, U, B and E bits (RFC 9260 section 3.3.1).
+    var flags: UInt8
+    var payload: ByteBuffer
+  }
+
+  struct SentChunk: Sendable {
+    var tsn: TSN
+    var chunk: OutboundChunk
+    var isAcknowledged = false
+    var isLost = false
+  }
+
+  struct InboundChunk: Sendable {
+    var tsn: TSN
+    var stream: StreamID
+    var sequence: SSN
+    var protocolIdentifier: UInt32
+    var flags: UInt8
+    var payload: ByteBuffer
+  }
+
+  struct Partial: Sendable {
+    var stream: StreamID
+    var protocolIdentifier: UInt32
+    var payload: ByteBuffer
+  }
+
+  struct Timers: Sendable {
+    var handshake: Instant?
+    var sack: Instant?
+    var heartbeat: Instant?
+    var shutdown: Instant?
+    var withoutCarrier: Instant?
+
+    var next: Instant? { [handshake, sack, heartbeat, shutdown, withoutCarrier].compactMap { $0 }.min() }
+  }
+}
+
+enum DataFlags {
+  static let end: UInt8 = 1
+  static let beginning: UInt8 = 2
+  static let unordered: UInt8 = 4
+  static let immediate: UInt8 = 8
+}
+
+// MARK: - Beginning
+
+extension Association {
+  /// The active side: INIT goes out on `carrier`.
+  package init(
+    connecting configuration: AssociationConfiguration, authenticator: Code, random: any RandomNumberGenerator & Sendable, on carrier: CarrierID,
+    local: IPAddress, remote: IPAddress, at now: Instant
+  ) {
+    var random = random
+    let tag = UInt32.random(in: 1...UInt32.max, using: &random)
+    let tsn = TSN(UInt32.random(in: 0...UInt32.max, using: &random))
+    ourRandom = (0..<Authentication.randomLength).map { _ in UInt8.random(in: 0...255, using: &random) }
+    self.configuration = configuration
+    self.authenticator = authenticator
+    self.random = random
+    state = .cookieWait
+    localVerificationTag = tag
+    localAddresses = configuration.localAddresses.isEmpty ? [local] : configuration.localAddresses
+    header = PacketHeader(sourcePort: configuration.port, destinationPort: configuration.port, verificationTag: 0)
+    ourInitialTSN = tsn
+    nextTSN = tsn
+    peerCumulativeAck = tsn.previous
+    cumulativeTSN = TSN(0)
+    nextSerialToSend = ASCONFSerial(tsn.value)
+    nextSerialToReceive = ASCONFSerial(0)
+    lastHeard = now
+    carriers[carrier] = CarrierState(local: local, remote: remote)
+    activeCarrier = carrier
+    peerAddresses = [remote]
+    controlDue = [.initiation]
+    timers.handshake = now + configuration.handshakeTimeout
+  }
+
+  /// The passive side, out of a valid COOKIE ECHO. What else stands in its packet (DATA may) is processed too.
+  init(
+    accepting configuration: AssociationConfiguration, cookie: Cookie, key: [UInt8], authenticator: Code, header: PacketHeader, random: SeededGenerator,
+    on carrier: CarrierID, local: IPAddress, remote: IPAddress, packet: Packet, at now: Instant
+  ) {
+    self.configuration = configuration
+    self.authenticator = authenticator
+    self.random = random
+    state = .established
+    localVerificationTag = cookie.ours.tag
+    localAddresses = configuration.localAddresses.isEmpty ? [local] : configuration.localAddresses
+    self.header = header
+    self.key = key
+    ourRandom = cookie.ourRandom
+    ourInitialTSN = cookie.ours.initialTSN
+    nextTSN = cookie.ours.initialTSN
+    peerCumulativeAck = cookie.ours.initialTSN.previous
+    peerWindow = Int(cookie.peer.receiveWindow)
+    cumulativeTSN = cookie.peer.initialTSN.previous
+    nextSerialToSend = ASCONFSerial(cookie.ours.initialTSN.value)
+    nextSerialToReceive = ASCONFSerial(cookie.peer.initialTSN.value)
+    lastHeard = now
+    carriers[carrier] = CarrierState(local: local, remote: remote)
+    activeCarrier = carrier
+    peerAddresses = cookie.peer.addresses.isEmpty ? [remote] : cookie.peer.addresses
+    controlDue = [.cookieAck]
+    effects.append(.established)
+    timers.heartbeat = now + configuration.heartbeatInterval
+    process(packet, from: 2, on: carrier, isAuthenticated: true, at: now)
+  }
+}
+
+// MARK: - Ask it
+
+extension Association {
+  package var deadline: Instant? { state == .closed ? nil : timers.next }
+
+  /// Octets that `send` takes now.
+  package var sendSpace: Int {
+    guard state == .established || state == .cookieWait || state == .cookieEchoed else { return 0 }
+    return max(0, configuration.sendBuffer.octets - octetsQueued)
+  }
+
+  /// Octets that wait for the peer's acknowledgement, sent or not.
+  package var unacknowledged: Int { octetsQueued }
+}
+
+// MARK: - Tell it
+
+extension Association {
+  package mutating func carrierOpened(_ id: CarrierID, local: IPAddress, remote: IPAddress, at now: Instant) {
+    guard state != .closed, carriers[id] == nil else { return }
+    guard carriers.count < configuration.maximumCarriers else {
+      effects.append(.closeCarrier(id, reason: "too many carriers in this session"))
+      return
+    }
+    carriers[id] = CarrierState(local: local, remote: remote)
+  }
+
+  /// Its outstanding chunks are lost, at once and without a charge: they go out again on the next active carrier.
+  package mutating func carrierClosed(_ id: CarrierID, at now: Instant) {
+    carriers[id] = nil
+    acksToSend.removeAll { $0.carrier == id }
+    heartbeatAcks.removeAll { $0.carrier == id }
+    guard id == activeCarrier, state != .closed else { return }
+    activeCarrier = nil
+    heartbeat = nil
+    timers.heartbeat = nil
+    if state == .cookieWait || state == .cookieEchoed { return fail(.carrierLostInHandshake) }
+    timers.withoutCarrier = now + configuration.lifetimeWithoutCarrier
+  }
+
+  package mutating func carrierWritable(_ id: CarrierID, _ isWritable: Bool) { carriers[id]?.isWritable = isWritable }
+
+  /// FREEZE: no verdict on a silent peer until `resumeTimeouts`.
+  package mutating func suspendTimeouts() { isSuspended = true }
+
+  package mutating func resumeTimeouts(at now: Instant) {
+    guard isSuspended else { return }
+    isSuspended = false
+    lastHeard = now
+  }
+
+  package mutating func abort(reason: String, at now: Instant) {
+    guard state != .closed else { return }
+    if let carrier = activeCarrier, state != .cookieWait {
+      var builder = PacketBuilder(header)
+      builder.append(.abort) { $0.writeAbortCause(reason) }
+      transmit(builder.finish(), on: carrier)
+    }
+    fail(.aborted(reason))
+  }
+
+  package mutating func shutdown(at now: Instant) {
+    switch state {
+    case .cookieWait, .cookieEchoed: fail(.aborted("shut down before it was established"))
+    case .established:
+      state = .shutdownPending
+      advanceShutdown(at: now)
+    case .shutdownPending, .shutdownSent, .shutdownReceived, .shutdownAckSent, .closed: return
+    }
+  }
+
+  mutating func fail(_ error: AssociationError) {
+    guard state != .closed else { return }
+    state = .closed
+    effects.append(.failed(error))
+  }
+}
+
+// MARK: - Time
+
+extension Association {
+  /// Each timer expires at most once a call, however far the clock has jumped (a paused machine's does).
+  package mutating func handleDeadline(at now: Instant) {
+    guard state != .closed else { return }
+    if expire(\.handshake, at: now) { retryHandshake(at: now) }
+    if expire(\.sack, at: now) { sackIsDue = true }
+    let lateness = timers.heartbeat.map { now - $0 } ?? .zero
+    if expire(\.heartbeat, at: now) {
+      if lateness > configuration.heartbeatInterval { lastHeard = now }  // the clock has jumped: silence begins anew
+      beat(at: now)
+    }
+    if expire(\.shutdown, at: now) { retryShutdown(at: now) }
+    if expire(\.withoutCarrier, at: now) {
+      if isSuspended { timers.withoutCarrier = now + configuration.lifetimeWithoutCarrier } else { fail(.noCarrier) }
+    }
+  }
+
+  private mutating func expire(_ timer: WritableKeyPath<Timers, Instant?>, at now: Instant) -> Bool {
+    guard let at = timers[keyPath: timer], at <= now else { return false }
+    timers[keyPath: timer] = nil
+    return true
+  }
+
+  private mutating func retryHandshake(at now: Instant) {
+    guard state == .cookieWait || state == .cookieEchoed else { return }
+    handshakeTries += 1
+    guard handshakeTries <= configuration.handshakeRetries else { return fail(.handshakeTimedOut) }
+    controlDue.insert(state == .cookieWait ? .initiation : .cookieEcho)
+    timers.handshake = now + configuration.handshakeTimeout
+  }
+
+  private mutating func beat(at now: Instant) {
+    guard let carrier = activeCarrier, state != .cookieWait, state != .cookieEchoed else { return }
+    timers.heartbeat = now + configuration.heartbeatInterval
+    if heartbeat != nil {
+      // A HEARTBEAT precedes the verdict, and after a jump of the clock the peer gets the whole limit again from `lastHeard` on.
+      if !isSuspended, now - lastHeard >= configuration.silenceLimit {
+        effects.append(.carrierSilent(carrier))
+        lastHeard = now
+      }
+      return
+    }
+    heartbeat = (random.next(), now)
+    controlDue.insert(.heartbeat)
+    if now - lastHeard > configuration.silenceLimit { lastHeard = now }
+  }
+}
+
+// MARK: - Output
+
+extension Association {
+  /// The next thing to do; nil when there is nothing for now. DATA is packed here, while the active carrier is writable.
+  package mutating func nextEffect(at now: Instant) -> Effect? {
+    if let effect = effects.popFirst() { return effect }
+    guard state != .closed, let packet = nextPacket(at: now) else { return nil }
+    statistics.packetsSent += 1
+    return packet
+  }
+
+  mutating func transmit(_ packet: ByteBuffer, on carrier: CarrierID) {
+    statistics.packetsSent += 1
+    effects.append(.transmit(packet, on: carrier))
+  }
+
+  private mutating func nextPacket(at now: Instant) -> Effect? {
+    if controlDue.remove(.initiation) != nil { return initiationPacket() }
+    if controlDue.remove(.cookieEcho) != nil { return cookieEchoPacket() }
+    if let (chunk, carrier) = acksToSend.popFirst() { return ackPacket(chunk, on: carrier) }
+    if let packet = heartbeatAckPacket() { return packet }
+    guard let carrier = activeCarrier, state != .cookieWait, state != .cookieEchoed else { return nil }
+    if outstanding?.mustSend == true { return requestPacket(on: carrier) }
+    if awaitsMoveAck { return nil }
+    if outstanding == nil, !requests.isEmpty, state == .established {
+      beginNextRequest()
+      return requestPacket(on: carrier)
+    }
+    var builder = PacketBuilder(header, capacity: configuration.maximumPacketSize)
+    appendControl(to: &builder, at: now)
+    if sackIsDue { appendSACK(to: &builder) }
+    if carriers[carrier]?.isWritable == true { appendData(to: &builder, at: now) }
+    return builder.isEmpty ? nil : .transmit(builder.finish(), on: carrier)
+  }
+
+  private mutating func appendControl(to builder: inout PacketBuilder, at now: Instant) {
+    if controlDue.remove(.cookieAck) != nil { builder.append(.cookieAck) }
+    if controlDue.remove(.heartbeat) != nil, let heartbeat {
+      builder.append(.heartbeat) { bytes in
+        bytes.writeParameter(ParameterType.heartbeatInfo) { $0.writeInteger(heartbeat.nonce) }
+      }
+    }
+    if controlDue.remove(.shutdown) != nil {
+      let tsn = cumulativeTSN
+      builder.append(.shutdown) { $0.writeInteger(tsn.value) }
+    }
+    if controlDue.remove(.shutdownAck) != nil { builder.append(.shutdownAck) }
+  }
+
+  private mutating func heartbeatAckPacket() -> Effect? {
+    guard let (info, carrier) = heartbeatAcks.popFirst(), carriers[carrier] != nil else { return nil }
+    var builder = PacketBuilder(header)
+    builder.append(.heartbeatAck) { $0.writeImmutableBuffer(info) }
+    return .transmit(builder.finish(), on: carrier)
+  }
+
+  private mutating func initiationPacket() -> Effect? {
+    guard let carrier = activeCarrier else { return nil }
+    var initiation = Initiation(
+      tag: localVerificationTag, receiveWindow: UInt32(configuration.receiveWindow.octets), outboundStreams: configuration.outboundStreams,
+      inboundStreams: configuration.inboundStreams, initialTSN: ourInitialTSN)
+    initiation.addresses = localAddresses
+    var builder = PacketBuilder(PacketHeader(sourcePort: header.sourcePort, destinationPort: header.destinationPort, verificationTag: 0))
+    let random = ourRandom
+    builder.append(.initiation) { initiation.write(into: &$0, random: random) }
+    return .transmit(builder.finish(), on: carrier)
+  }
+
+  private mutating func cookieEchoPacket() -> Effect? {
+    guard let carrier = activeCarrier, let cookie else { return nil }
+    var builder = PacketBuilder(header)
+    builder.appendAuthentication()
+    builder.append(.cookieEcho) { $0.writeImmutableBuffer(cookie) }
+    return .transmit(finish(builder), on: carrier)
+  }
+
+  func finish(_ builder: consuming PacketBuilder) -> ByteBuffer {
+    builder.finish { authenticator.authenticationCode(key: key, [$0]) }
+  }
+}

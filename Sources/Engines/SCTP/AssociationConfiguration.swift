@@ -1,0 +1,109 @@
+import NIOCore
+import Vocabulary
+
+/// What an association is told at its start, and its named limits.
+package struct AssociationConfiguration: Sendable {
+  package var port: UInt16 = 7_600
+  package var localAddresses: [IPAddress] = []
+  package var outboundStreams: UInt16 = 65_535
+  package var inboundStreams: UInt16 = 65_535
+  /// Octets that we offer to hold for the peer. 16 MiB: 300 ms x 400 Mbit/s / 8 = 15 MB.
+  package var receiveWindow = ByteCount.mebibytes(16)
+  /// Octets of user data that wait for the peer's acknowledgement, sent or not.
+  package var sendBuffer = ByteCount.mebibytes(16)
+  /// 32 KiB: 2.6 ms at 100 Mbit/s. A packet of 65,535 octets, the most that RFC 4571 frames, costs little less and waits longer.
+  package var maximumPacketSize = 32 << 10
+  /// The endpoint pair shared key (RFC 4895).
+  package var endpointKey: [UInt8]
+  /// Valid.Cookie.Life (RFC 9260 section 16).
+  package var cookieLifetime = TimeSpan.seconds(60 as Int64)
+  /// T1: over TCP nothing is lost, so this only bounds how long a peer that does not answer is waited for.
+  package var handshakeTimeout = TimeSpan.seconds(3 as Int64)
+  /// Max.Init.Retransmits.
+  package var handshakeRetries = 4
+  /// SACK.Delay (RFC 9260 section 6.2: at most 200 ms).
+  package var sackDelay = TimeSpan.milliseconds(100 as Int64)
+  package var heartbeatInterval = TimeSpan.seconds(1 as Int64)
+  /// Nothing heard on the active carrier for so long, with a HEARTBEAT outstanding: `carrierSilent`.
+  package var silenceLimit = TimeSpan.seconds(3 as Int64)
+  /// Without any carrier for so long the association fails.
+  package var lifetimeWithoutCarrier = TimeSpan.seconds(600 as Int64)
+  /// T2 and the limit of its retries; T5 is their product.
+  package var shutdownTimeout = TimeSpan.seconds(3 as Int64)
+  package var shutdownRetries = 5
+  /// Addresses that the peer may have at once.
+  package var maximumPeerAddresses = 16
+  /// ASCONF requests that wait for the one that is out.
+  package var maximumQueuedRequests = 32
+  /// Carriers known at once: the active one, those being tried, those being closed.
+  package var maximumCarriers = 16
+
+  package init(endpointKey: [UInt8]) { self.endpointKey = endpointKey }
+}
+
+/// Why an association ended badly.
+package enum AssociationError: Error, Hashable, Sendable, CustomStringConvertible {
+  /// The peer does not answer INIT or COOKIE ECHO.
+  case handshakeTimedOut
+  /// The carrier went before the handshake was done.
+  case carrierLostInHandshake
+  /// The peer's INIT ACK offers no AUTH or no ASCONF (RFC 5061 section 6).
+  case peerLacksExtension(String)
+  case peerAborted(String)
+  case protocolViolation(String)
+  case noCarrier
+  case shutdownTimedOut
+  case aborted(String)
+
+  package var description: String {
+    switch self {
+    case .handshakeTimedOut: "the peer does not answer the handshake"
+    case .carrierLostInHandshake: "the connection was lost during the handshake"
+    case .peerLacksExtension(let name): "the peer does not support \(name)"
+    case .peerAborted(let reason): reason
+    case .protocolViolation(let what): "the peer broke the protocol: \(what)"
+    case .noCarrier: "no connection to the peer for too long"
+    case .shutdownTimedOut: "the peer does not answer SHUTDOWN"
+    case .aborted(let reason): reason
+    }
+  }
+}
+
+/// What an association wants done, or tells.
+package enum Effect: Sendable {
+  /// One whole packet, its checksum set.
+  case transmit(ByteBuffer, on: CarrierID)
+  case established
+  case deliver(stream: StreamID, protocolIdentifier: UInt32, payload: ByteBuffer)
+  /// There is send space again after `send` had refused.
+  case sendSpace
+  case peerAnnounced(IPAddress)
+  case peerWithdrew(IPAddress)
+  case announced(IPAddress)
+  case withdrawn(IPAddress)
+  case announcementRefused(IPAddress, reason: String)
+  /// Both directions use this carrier now; the epoch has grown by one.
+  case moved(to: CarrierID)
+  case closeCarrier(CarrierID, reason: String)
+  case carrierSilent(CarrierID)
+  case roundTrip(CarrierID, TimeSpan)
+  /// The association has been shut down in good order.
+  case closed
+  case failed(AssociationError)
+}
+
+package struct AssociationStatistics: Sendable, Hashable {
+  package var packetsSent = 0
+  package var packetsReceived = 0
+  package var messagesSent = 0
+  package var messagesDelivered = 0
+  package var octetsSent = 0
+  package var octetsDelivered = 0
+  package var chunksRetransmitted = 0
+  package var octetsRetransmitted = 0
+  package var duplicatesReceived = 0
+  package var sacksSent = 0
+  /// Packets on fenced carriers, with wrong tags, wrong checksums, or without the authentication they need.
+  package var packetsDropped = 0
+  package var moves = 0
+}

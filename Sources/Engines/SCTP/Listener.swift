@@ -1,0 +1,195 @@
+import NIOCore
+import Vocabulary
+
+/// What a listener makes of a packet that came on a carrier without a session.
+package enum ListenerAction<Code: Authenticator>: Sendable {
+  case reply(ByteBuffer)
+  /// The handshake is done; COOKIE ACK is among the association's effects.
+  case accept(Association<Code>)
+  /// A packet of a session that exists, or once did: its owner finds it by the tag.
+  case existing(verificationTag: UInt32)
+  case refuse(reply: ByteBuffer?, reason: String)
+  case ignore(reason: String)
+}
+
+/// The passive end. Nothing is kept between INIT and COOKIE ECHO (RFC 9260 section 5.1.3): all of it travels in the cookie, under our MAC.
+package struct Listener<Code: Authenticator>: Sendable {
+  private let configuration: AssociationConfiguration
+  private let authenticator: Code
+  private let cookieSecret: [UInt8]
+  private var random: any RandomNumberGenerator & Sendable
+
+  package init(
+    configuration: AssociationConfiguration, authenticator: Code, cookieSecret: [UInt8], random: any RandomNumberGenerator & Sendable
+  ) {
+    precondition(cookieSecret.count >= 16)
+    self.configuration = configuration
+    self.authenticator = authenticator
+    self.cookieSecret = cookieSecret
+    self.random = random
+  }
+
+  package mutating func receive(
+    _ bytes: ByteBuffer, on carrier: CarrierID, local: IPAddress, remote: IPAddress, at now: Instant
+  ) -> ListenerAction<Code> {
+    let packet: Packet
+    do { packet = try Packet(bytes) } catch { return .ignore(reason: "not an SCTP packet: \(error)") }
+    switch packet.chunks[0].known {
+    case .initiation:
+      // INIT stands alone and with tag 0 (RFC 9260 section 8.5.1).
+      guard packet.chunks.count == 1, packet.header.verificationTag == 0 else { return .ignore(reason: "INIT in bad company") }
+      return answer(packet, at: now)
+    case .cookieEcho: return .refuse(reply: abort(packet, tag: 0, "COOKIE ECHO without AUTH"), reason: "COOKIE ECHO without AUTH")
+    case .authentication where packet.chunks.count > 1 && packet.chunks[1].known == .cookieEcho:
+      return open(packet, on: carrier, local: local, remote: remote, at: now)
+    case .abort, .shutdownComplete: return .ignore(reason: "nothing to abort")
+    default: return .existing(verificationTag: packet.header.verificationTag)
+    }
+  }
+
+  private mutating func answer(_ packet: Packet, at now: Instant) -> ListenerAction<Code> {
+    guard let peer = Initiation(packet.chunks[0].value), peer.tag != 0, peer.outboundStreams > 0, peer.inboundStreams > 0 else {
+      return .refuse(reply: nil, reason: "malformed INIT")
+    }
+    guard peer.offersAuthentication else {
+      // ASCONF without AUTH must be refused (RFC 5061 section 6); we speak to nobody without either.
+      return .refuse(reply: abort(packet, tag: peer.tag, "AUTH with HMAC-SHA-256 is required"), reason: "INIT without AUTH")
+    }
+    guard peer.offersASCONF else { return .refuse(reply: abort(packet, tag: peer.tag, "ASCONF is required"), reason: "INIT without ASCONF") }
+    let nonce = (0..<Authentication.randomLength).map { _ in UInt8.random(in: 0...255, using: &random) }
+    var ours = Initiation(
+      tag: UInt32.random(in: 1...UInt32.max, using: &random), receiveWindow: UInt32(configuration.receiveWindow.octets),
+      outboundStreams: min(configuration.outboundStreams, peer.inboundStreams), inboundStreams: configuration.inboundStreams,
+      initialTSN: TSN(UInt32.random(in: 0...UInt32.max, using: &random)))
+    ours.addresses = configuration.localAddresses
+    ours.unrecognized = peer.unrecognized
+    ours.cookie = Cookie(made: now, ours: ours, ourRandom: nonce, peer: peer).sealed(secret: cookieSecret, by: authenticator)
+    var builder = PacketBuilder(reply(to: packet, tag: peer.tag))
+    builder.append(.initiationAck) { ours.write(into: &$0, random: nonce) }
+    return .reply(builder.finish())
+  }
+
+  private mutating func open(
+    _ packet: Packet, on carrier: CarrierID, local: IPAddress, remote: IPAddress, at now: Instant
+  ) -> ListenerAction<Code> {
+    guard let cookie = Cookie(sealed: packet.chunks[1].value, secret: cookieSecret, by: authenticator) else {
+      return .ignore(reason: "a cookie that is not ours")
+    }
+    guard packet.header.verificationTag == cookie.ours.tag else { return .ignore(reason: "a cookie with another tag") }
+    guard now - cookie.made <= configuration.cookieLifetime else {
+      var builder = PacketBuilder(reply(to: packet, tag: cookie.peer.tag))
+      builder.append(.error) { bytes in  // Stale Cookie (RFC 9260 section 3.3.10.3), staleness in microseconds
+        bytes.writeInteger(UInt16(3))
+        bytes.writeInteger(UInt16(8))
+        bytes.writeInteger(UInt32(clamping: (now - cookie.made - configuration.cookieLifetime).nanoseconds / 1_000))
+      }
+      return .refuse(reply: builder.finish(), reason: "a stale cookie")
+    }
+    let key = Authentication.associationKey(
+      endpointKey: configuration.endpointKey, Authentication.keyVector(random: cookie.ourRandom), cookie.peer.keyVector)
+    guard Authentication.verifies(packet.chunks[0], in: packet, key: key, by: authenticator) else {
+      let reason = "the endpoint keys differ: use the same key file on both sides"
+      return .refuse(reply: abort(packet, tag: cookie.peer.tag, reason), reason: "COOKIE ECHO failed authentication: \(reason)")
+    }
+    return .accept(
+      Association(
+        accepting: configuration, cookie: cookie, key: key, authenticator: authenticator, header: reply(to: packet, tag: cookie.peer.tag),
+        random: SeededGenerator(seed: random.next()), on: carrier, local: local, remote: remote, packet: packet, at: now))
+  }
+
+  private func reply(to packet: Packet, tag: UInt32) -> PacketHeader {
+    PacketHeader(sourcePort: packet.header.destinationPort, destinationPort: packet.header.sourcePort, verificationTag: tag)
+  }
+
+  private func abort(_ packet: Packet, tag: UInt32, _ reason: String) -> ByteBuffer {
+    var builder = PacketBuilder(reply(to: packet, tag: tag))
+    builder.append(.abort) { $0.writeAbortCause(reason) }
+    return builder.finish()
+  }
+}
+
+extension ByteBuffer {
+  /// User-Initiated Abort (RFC 9260 section 3.3.10.12) with a reason in words.
+  mutating func writeAbortCause(_ reason: String) {
+    let text = Array(reason.utf8.prefix(512))
+    writeInteger(UInt16(12))
+    writeInteger(UInt16(4 + text.count))
+    writeBytes(text)
+    writeRepeatingByte(0, count: padding(text.count))
+  }
+
+  /// The first cause of an ABORT or ERROR chunk, in words.
+  mutating func readCause() -> String {
+    guard let code = readInteger(as: UInt16.self), let length = readInteger(as: UInt16.self), length >= 4,
+      let info = readSlice(length: min(Int(length) - 4, readableBytes))
+    else { return "no reason was given" }
+    switch code {
+    case 3: return "the handshake took longer than its cookie lives"
+    case 12, 13: return String(decoding: info.readableBytesView, as: UTF8.self)
+    default: return "error cause \(code)"
+    }
+  }
+}
+
+/// What the passive end must know again when COOKIE ECHO comes (RFC 9260 section 5.1.3).
+struct Cookie: Sendable {
+  var made: Instant
+  var ours: Initiation
+  var ourRandom: [UInt8]
+  var peer: Initiation
+
+  init(made: Instant, ours: Initiation, ourRandom: [UInt8], peer: Initiation) {
+    self.made = made
+    self.ours = ours
+    self.ourRandom = ourRandom
+    self.peer = peer
+  }
+
+  func sealed(secret: [UInt8], by authenticator: some Authenticator) -> ByteBuffer {
+    var bytes = ByteBuffer()
+    bytes.writeInteger(made.nanoseconds)
+    for side in [ours, peer] {
+      bytes.writeInteger(side.tag)
+      bytes.writeInteger(side.receiveWindow)
+      bytes.writeInteger(side.outboundStreams)
+      bytes.writeInteger(side.inboundStreams)
+      bytes.writeInteger(side.initialTSN.value)
+    }
+    bytes.writeBytes(ourRandom)
+    let addresses = peer.addresses.prefix(16)
+    bytes.writeInteger(UInt16(addresses.count))
+    for address in addresses { bytes.writeAddressParameter(address) }
+    bytes.writeInteger(UInt16(peer.keyVector.readableBytes))
+    bytes.writeImmutableBuffer(peer.keyVector)
+    bytes.writeBytes(authenticator.authenticationCode(key: secret, [bytes]))
+    return bytes
+  }
+
+  init?(sealed: ByteBuffer, secret: [UInt8], by authenticator: some Authenticator) {
+    var bytes = sealed
+    let length = sealed.readableBytes - Authentication.codeLength
+    guard length > 0, let body = bytes.readSlice(length: length), let code = bytes.readBytes(length: Authentication.codeLength),
+      Authentication.isEqual(code, authenticator.authenticationCode(key: secret, [body]))
+    else { return nil }
+    var rest = body
+    guard let made = rest.readInteger(as: Int64.self), let ours = rest.readSide(), var peer = rest.readSide(),
+      let random = rest.readBytes(length: Authentication.randomLength), let count = rest.readInteger(as: UInt16.self)
+    else { return nil }
+    for _ in 0..<count {
+      guard let address = rest.readAddressParameter() else { return nil }
+      peer.addresses.append(address)
+    }
+    guard let vectorLength = rest.readInteger(as: UInt16.self), let vector = rest.readSlice(length: Int(vectorLength)) else { return nil }
+    peer.keyVector = vector
+    self.init(made: Instant(nanoseconds: made), ours: ours, ourRandom: random, peer: peer)
+  }
+}
+
+extension ByteBuffer {
+  fileprivate mutating func readSide() -> Initiation? {
+    guard let tag = readInteger(as: UInt32.self), let window = readInteger(as: UInt32.self), let outbound = readInteger(as: UInt16.self),
+      let inbound = readInteger(as: UInt16.self), let tsn = readInteger(as: UInt32.self)
+    else { return nil }
+    return Initiation(tag: tag, receiveWindow: window, outboundStreams: outbound, inboundStreams: inbound, initialTSN: TSN(tsn))
+  }
+}

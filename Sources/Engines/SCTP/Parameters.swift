@@ -1,0 +1,176 @@
+import NIOCore
+import Vocabulary
+
+/// Parameters of INIT, INIT ACK, ASCONF and ASCONF-ACK (RFC 9260 section 3.3.2, RFC 4895 section 3, RFC 5061 section 4).
+enum ParameterType {
+  static let heartbeatInfo: UInt16 = 1
+  static let ipv4Address: UInt16 = 5
+  static let ipv6Address: UInt16 = 6
+  static let stateCookie: UInt16 = 7
+  static let unrecognized: UInt16 = 8
+  static let random: UInt16 = 0x8002
+  static let chunkList: UInt16 = 0x8003
+  static let hmacAlgorithms: UInt16 = 0x8004
+  static let supportedExtensions: UInt16 = 0x8008
+  static let addAddress: UInt16 = 0xc001
+  static let deleteAddress: UInt16 = 0xc002
+  static let errorCause: UInt16 = 0xc003
+  static let setPrimary: UInt16 = 0xc004
+  static let success: UInt16 = 0xc005
+}
+
+struct Parameter {
+  var type: UInt16
+  var value: ByteBuffer
+
+  /// A chunk of 65,535 octets could name 16,000 parameters; nobody needs more than a hundred.
+  static let maximum = 256
+
+  /// Cuts a buffer into parameters; nil if it does not come out even.
+  static func list(in bytes: ByteBuffer) -> [Parameter]? {
+    var rest = bytes
+    var list: [Parameter] = []
+    while rest.readableBytes > 0 {
+      guard let type = rest.readInteger(as: UInt16.self), let length = rest.readInteger(as: UInt16.self), length >= 4,
+        let value = rest.readSlice(length: Int(length) - 4), list.count < maximum
+      else { return nil }
+      list.append(Parameter(type: type, value: value))
+      rest.moveReaderIndex(forwardBy: min(padding(Int(length)), rest.readableBytes))
+    }
+    return list
+  }
+
+  /// The two upper bits of a type that we do not know say what to do (RFC 9260 section 3.2.1).
+  static func stopsProcessing(_ type: UInt16) -> Bool { type & 0x8000 == 0 }
+  static func isReported(_ type: UInt16) -> Bool { type & 0x4000 != 0 }
+}
+
+extension ByteBuffer {
+  mutating func writeParameter(_ type: UInt16, _ write: (inout ByteBuffer) -> Void) {
+    let start = writerIndex
+    writeInteger(type)
+    writeInteger(UInt16(0))
+    write(&self)
+    let length = writerIndex - start
+    setInteger(UInt16(length), at: start + 2)
+    writeRepeatingByte(0, count: padding(length))
+  }
+
+  mutating func writeAddressParameter(_ address: IPAddress) {
+    switch address {
+    case .v4(let value): writeParameter(ParameterType.ipv4Address) { $0.writeInteger(value) }
+    case .v6(let high, let low):
+      writeParameter(ParameterType.ipv6Address) {
+        $0.writeInteger(high)
+        $0.writeInteger(low)
+      }
+    }
+  }
+
+  /// Reads one address parameter.
+  mutating func readAddressParameter() -> IPAddress? {
+    guard let type = readInteger(as: UInt16.self), let length = readInteger(as: UInt16.self), length >= 4, var value = readSlice(length: Int(length) - 4)
+    else { return nil }
+    return value.readAddress(parameterType: type)
+  }
+
+  mutating func readAddress(parameterType: UInt16) -> IPAddress? {
+    switch parameterType {
+    case ParameterType.ipv4Address: return readableBytes == 4 ? readInteger(as: UInt32.self).map { .v4($0) } : nil
+    case ParameterType.ipv6Address:
+      guard readableBytes == 16, let high = readInteger(as: UInt64.self), let low = readInteger(as: UInt64.self) else { return nil }
+      return .v6(high: high, low: low)
+    default: return nil
+    }
+  }
+}
+
+/// What INIT and INIT ACK have in common (RFC 9260 section 3.3.2).
+struct Initiation: Sendable {
+  var tag: UInt32
+  var receiveWindow: UInt32
+  var outboundStreams: UInt16
+  var inboundStreams: UInt16
+  var initialTSN: TSN
+  var addresses: [IPAddress] = []
+  var cookie: ByteBuffer?
+  /// The RANDOM, CHUNKS and HMAC-ALGO parameters as they stood, headers and all: the peer's part of the AUTH key (RFC 4895 section 6.1).
+  var keyVector = ByteBuffer()
+  var randomLength = 0
+  var authenticatedChunks: [UInt8] = []
+  var offersSHA256 = false
+  var extensions: [UInt8] = []
+  var unrecognized: [ByteBuffer] = []
+
+  var offersAuthentication: Bool { randomLength > 0 && offersSHA256 }
+  var offersASCONF: Bool { extensions.contains(ChunkType.asconf.rawValue) }
+
+  init(tag: UInt32, receiveWindow: UInt32, outboundStreams: UInt16, inboundStreams: UInt16, initialTSN: TSN) {
+    self.tag = tag
+    self.receiveWindow = receiveWindow
+    self.outboundStreams = outboundStreams
+    self.inboundStreams = inboundStreams
+    self.initialTSN = initialTSN
+  }
+
+  init?(_ value: ByteBuffer) {
+    var rest = value
+    guard let tag = rest.readInteger(as: UInt32.self), let window = rest.readInteger(as: UInt32.self), let outbound = rest.readInteger(as: UInt16.self),
+      let inbound = rest.readInteger(as: UInt16.self), let tsn = rest.readInteger(as: UInt32.self), let parameters = Parameter.list(in: rest)
+    else { return nil }
+    self.init(tag: tag, receiveWindow: window, outboundStreams: outbound, inboundStreams: inbound, initialTSN: TSN(tsn))
+    for parameter in parameters {
+      if !read(parameter) { break }
+    }
+  }
+
+  /// False: an unknown parameter asks to stop here.
+  private mutating func read(_ parameter: Parameter) -> Bool {
+    var value = parameter.value
+    switch parameter.type {
+    case ParameterType.ipv4Address, ParameterType.ipv6Address:
+      if let address = value.readAddress(parameterType: parameter.type) { addresses.append(address) }
+    case ParameterType.stateCookie: cookie = value
+    case ParameterType.random:
+      randomLength = value.readableBytes
+      keep(parameter)
+    case ParameterType.chunkList:
+      authenticatedChunks = Array(value.readableBytesView)
+      keep(parameter)
+    case ParameterType.hmacAlgorithms:
+      while let algorithm = value.readInteger(as: UInt16.self) { offersSHA256 = offersSHA256 || algorithm == Authentication.hmacSHA256 }
+      keep(parameter)
+    case ParameterType.supportedExtensions: extensions = Array(value.readableBytesView)
+    default:
+      if Parameter.isReported(parameter.type) {
+        var whole = ByteBuffer()
+        whole.writeParameter(parameter.type) { $0.writeImmutableBuffer(parameter.value) }
+        unrecognized.append(whole)
+      }
+      return !Parameter.stopsProcessing(parameter.type)
+    }
+    return true
+  }
+
+  /// The key vector excludes padding (RFC 4895 section 6.1).
+  private mutating func keep(_ parameter: Parameter) {
+    keyVector.writeInteger(parameter.type)
+    keyVector.writeInteger(UInt16(parameter.value.readableBytes + 4))
+    keyVector.writeImmutableBuffer(parameter.value)
+  }
+
+  func write(into bytes: inout ByteBuffer, random: [UInt8]) {
+    bytes.writeInteger(tag)
+    bytes.writeInteger(receiveWindow)
+    bytes.writeInteger(outboundStreams)
+    bytes.writeInteger(inboundStreams)
+    bytes.writeInteger(initialTSN.value)
+    for address in addresses { bytes.writeAddressParameter(address) }
+    bytes.writeParameter(ParameterType.supportedExtensions) {
+      $0.writeBytes([ChunkType.authentication.rawValue, ChunkType.asconf.rawValue, ChunkType.asconfAck.rawValue])
+    }
+    Authentication.writeParameters(into: &bytes, random: random)
+    if let cookie { bytes.writeParameter(ParameterType.stateCookie) { $0.writeImmutableBuffer(cookie) } }
+    for parameter in unrecognized { bytes.writeParameter(ParameterType.unrecognized) { $0.writeImmutableBuffer(parameter) } }
+  }
+}
