@@ -30,7 +30,8 @@ extension Association {
 
   /// Takes an address back (ASCONF Delete-IP). The last one stays, and so does the one in use (RFC 5061 section 5.3, F5 to F8).
   package mutating func withdraw(_ address: IPAddress, at now: Instant) {
-    guard state == .established, localAddresses.count > 1, localAddresses.contains(address), requests.count < configuration.maximumQueuedRequests
+    guard state == .established, localAddresses.count > 1, localAddresses.contains(address),
+      requests.count < configuration.maximumQueuedRequests
     else { return }
     localAddresses.removeAll { $0 == address }
     requests.append(.withdraw(address))
@@ -104,7 +105,9 @@ extension Association {
 
   mutating func receiveASCONFAck(_ chunk: Chunk, on carrier: CarrierID, at now: Instant) {
     var value = chunk.value
-    guard let number = value.readInteger(as: UInt32.self), let parameters = Parameter.list(in: value) else { return violate("malformed ASCONF-ACK") }
+    guard let number = value.readInteger(as: UInt32.self), let parameters = Parameter.list(in: value) else {
+      return violate("malformed ASCONF-ACK")
+    }
     let serial = ASCONFSerial(number)
     guard let request = outstanding, request.serial == serial else {
       // An ACK of what was never asked ends the association (RFC 5061 section 5.3, F0); an old one is a repetition.
@@ -149,7 +152,8 @@ extension Association {
 extension Association {
   mutating func receiveASCONF(_ chunk: Chunk, on carrier: CarrierID, at now: Instant) {
     var value = chunk.value
-    guard let number = value.readInteger(as: UInt32.self), value.readAddressParameter() != nil, let parameters = Parameter.list(in: value) else {
+    guard let number = value.readInteger(as: UInt32.self), value.readAddressParameter() != nil, let parameters = Parameter.list(in: value)
+    else {
       return violate("malformed ASCONF")
     }
     let serial = ASCONFSerial(number)
@@ -164,7 +168,9 @@ extension Association {
     var hasFailed = false
     for parameter in parameters {
       var body = parameter.value
-      guard let correlation = body.readInteger(as: UInt32.self), let address = body.readAddressParameter() else { return violate("malformed ASCONF parameter") }
+      guard let correlation = body.readInteger(as: UInt32.self), let address = body.readAddressParameter() else {
+        return violate("malformed ASCONF parameter")
+      }
       if let failure = hasFailed ? "an earlier request in this ASCONF failed" : carryOut(parameter.type, address, on: carrier, at: now) {
         hasFailed = true  // V1: once one has failed, all later ones do
         answer.writeParameter(ParameterType.errorCause) {

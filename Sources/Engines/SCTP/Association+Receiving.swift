@@ -126,7 +126,8 @@ extension Association {
 
   private func readData(_ chunk: Chunk) -> InboundChunk? {
     var value = chunk.value
-    guard let tsn = value.readInteger(as: UInt32.self), let stream = value.readInteger(as: UInt16.self), let sequence = value.readInteger(as: UInt16.self),
+    guard let tsn = value.readInteger(as: UInt32.self), let stream = value.readInteger(as: UInt16.self),
+      let sequence = value.readInteger(as: UInt16.self),
       let identifier = value.readInteger(as: UInt32.self), value.readableBytes > 0
     else { return nil }
     return InboundChunk(
@@ -171,7 +172,9 @@ extension Association {
       return
     }
     guard var whole = partial, whole.stream == chunk.stream else { return violate("fragments of two streams are mixed") }
-    guard whole.payload.readableBytes + chunk.payload.readableBytes <= configuration.receiveWindow.octets else { return violate("a message beyond the window") }
+    guard whole.payload.readableBytes + chunk.payload.readableBytes <= configuration.receiveWindow.octets else {
+      return violate("a message beyond the window")
+    }
     partial = nil
     whole.payload.writeImmutableBuffer(chunk.payload)
     if ends { hand(whole.payload, whole.stream, whole.protocolIdentifier) } else { partial = whole }
@@ -261,7 +264,8 @@ extension Association {
   // MARK: HEARTBEAT
 
   private mutating func receiveHeartbeatAck(_ chunk: Chunk, on carrier: CarrierID, at now: Instant) {
-    guard let list = Parameter.list(in: chunk.value), var info = list.first?.value, let nonce = info.readInteger(as: UInt64.self), let heartbeat,
+    guard let list = Parameter.list(in: chunk.value), var info = list.first?.value, let nonce = info.readInteger(as: UInt64.self),
+      let heartbeat,
       heartbeat.nonce == nonce
     else { return }
     self.heartbeat = nil

@@ -53,7 +53,8 @@ extension Association {
   }
 
   private func fits(_ chunk: OutboundChunk, in builder: PacketBuilder) -> Bool {
-    builder.length + 16 + chunk.payload.readableBytes + padding(chunk.payload.readableBytes) <= configuration.maximumPacketSize || builder.isEmpty
+    builder.length + 16 + chunk.payload.readableBytes + padding(chunk.payload.readableBytes) <= configuration.maximumPacketSize
+      || builder.isEmpty
   }
 
   private mutating func appendLost(to builder: inout PacketBuilder) {
@@ -87,7 +88,8 @@ extension Association {
 
   mutating func receiveSACK(_ chunk: Chunk, at now: Instant) {
     var value = chunk.value
-    guard let ack = value.readInteger(as: UInt32.self), let window = value.readInteger(as: UInt32.self), let blocks = value.readInteger(as: UInt16.self),
+    guard let ack = value.readInteger(as: UInt32.self), let window = value.readInteger(as: UInt32.self),
+      let blocks = value.readInteger(as: UInt16.self),
       value.readInteger(as: UInt16.self) != nil
     else { return violate("malformed SACK") }
     let cumulative = TSN(ack)

@@ -145,7 +145,8 @@ enum DataFlags {
 extension Association {
   /// The active side: INIT goes out on `carrier`.
   package init(
-    connecting configuration: AssociationConfiguration, authenticator: Code, random: any RandomNumberGenerator & Sendable, on carrier: CarrierID,
+    connecting configuration: AssociationConfiguration, authenticator: Code, random: any RandomNumberGenerator & Sendable,
+    on carrier: CarrierID,
     local: IPAddress, remote: IPAddress, at now: Instant
   ) {
     var random = random
@@ -175,7 +176,8 @@ extension Association {
 
   /// The passive side, out of a valid COOKIE ECHO. What else stands in its packet (DATA may) is processed too.
   init(
-    accepting configuration: AssociationConfiguration, cookie: Cookie, key: [UInt8], authenticator: Code, header: PacketHeader, random: SeededGenerator,
+    accepting configuration: AssociationConfiguration, cookie: Cookie, key: [UInt8], authenticator: Code, header: PacketHeader,
+    random: SeededGenerator,
     on carrier: CarrierID, local: IPAddress, remote: IPAddress, packet: Packet, at now: Instant
   ) {
     self.configuration = configuration

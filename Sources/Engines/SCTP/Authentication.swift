@@ -57,7 +57,8 @@ enum Authentication {
   /// True if the AUTH chunk is well-formed and its code covers what stands from it to the packet's end.
   static func verifies(_ chunk: Chunk, in packet: Packet, key: [UInt8], by authenticator: some Authenticator) -> Bool {
     var value = chunk.value
-    guard value.readInteger(as: UInt16.self) == 0, value.readInteger(as: UInt16.self) == hmacSHA256, let code = value.readBytes(length: codeLength),
+    guard value.readInteger(as: UInt16.self) == 0, value.readInteger(as: UInt16.self) == hmacSHA256,
+      let code = value.readBytes(length: codeLength),
       value.readableBytes == 0,
       var covered = packet.bytes.getSlice(at: packet.bytes.readerIndex + chunk.offset, length: packet.bytes.readableBytes - chunk.offset)
     else { return false }

@@ -2,7 +2,7 @@ import CChecksum
 import NIOCore
 
 /// The checksum of an SCTP packet: CRC32c with the checksum field taken as zero (RFC 9260 section 6.8).
-enum Checksum {
+package enum Checksum {
   static let fieldOffset = 8
 
   static func compute(_ packet: ByteBuffer) -> UInt32 {

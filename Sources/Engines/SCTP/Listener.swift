@@ -55,7 +55,9 @@ package struct Listener<Code: Authenticator>: Sendable {
       // ASCONF without AUTH must be refused (RFC 5061 section 6); we speak to nobody without either.
       return .refuse(reply: abort(packet, tag: peer.tag, "AUTH with HMAC-SHA-256 is required"), reason: "INIT without AUTH")
     }
-    guard peer.offersASCONF else { return .refuse(reply: abort(packet, tag: peer.tag, "ASCONF is required"), reason: "INIT without ASCONF") }
+    guard peer.offersASCONF else {
+      return .refuse(reply: abort(packet, tag: peer.tag, "ASCONF is required"), reason: "INIT without ASCONF")
+    }
     let nonce = (0..<Authentication.randomLength).map { _ in UInt8.random(in: 0...255, using: &random) }
     var ours = Initiation(
       tag: UInt32.random(in: 1...UInt32.max, using: &random), receiveWindow: UInt32(configuration.receiveWindow.octets),

@@ -62,7 +62,8 @@ struct Packet {
   init(_ bytes: ByteBuffer) throws(PacketError) {
     self.bytes = bytes
     var rest = bytes
-    guard bytes.readableBytes >= PacketHeader.length, let source = rest.readInteger(as: UInt16.self), let destination = rest.readInteger(as: UInt16.self),
+    guard bytes.readableBytes >= PacketHeader.length, let source = rest.readInteger(as: UInt16.self),
+      let destination = rest.readInteger(as: UInt16.self),
       let tag = rest.readInteger(as: UInt32.self), let checksum = rest.readInteger(endianness: .little, as: UInt32.self)
     else { throw .tooShort }
     guard checksum == Checksum.compute(bytes) else { throw .wrongChecksum }
@@ -70,7 +71,8 @@ struct Packet {
     chunks = []
     while rest.readableBytes > 0 {
       let offset = bytes.readableBytes - rest.readableBytes
-      guard let type = rest.readInteger(as: UInt8.self), let flags = rest.readInteger(as: UInt8.self), let length = rest.readInteger(as: UInt16.self),
+      guard let type = rest.readInteger(as: UInt8.self), let flags = rest.readInteger(as: UInt8.self),
+        let length = rest.readInteger(as: UInt16.self),
         length >= 4, let value = rest.readSlice(length: Int(length) - 4), chunks.count < Packet.maximumChunks
       else { throw .truncatedChunk(type: rest.readableBytes > 0 ? bytes.getInteger(at: bytes.readerIndex + offset) ?? 0 : 0) }
       chunks.append(Chunk(type: type, flags: flags, value: value, offset: offset))

@@ -69,7 +69,8 @@ extension ByteBuffer {
 
   /// Reads one address parameter.
   mutating func readAddressParameter() -> IPAddress? {
-    guard let type = readInteger(as: UInt16.self), let length = readInteger(as: UInt16.self), length >= 4, var value = readSlice(length: Int(length) - 4)
+    guard let type = readInteger(as: UInt16.self), let length = readInteger(as: UInt16.self), length >= 4,
+      var value = readSlice(length: Int(length) - 4)
     else { return nil }
     return value.readAddress(parameterType: type)
   }
@@ -115,8 +116,10 @@ struct Initiation: Sendable {
 
   init?(_ value: ByteBuffer) {
     var rest = value
-    guard let tag = rest.readInteger(as: UInt32.self), let window = rest.readInteger(as: UInt32.self), let outbound = rest.readInteger(as: UInt16.self),
-      let inbound = rest.readInteger(as: UInt16.self), let tsn = rest.readInteger(as: UInt32.self), let parameters = Parameter.list(in: rest)
+    guard let tag = rest.readInteger(as: UInt32.self), let window = rest.readInteger(as: UInt32.self),
+      let outbound = rest.readInteger(as: UInt16.self),
+      let inbound = rest.readInteger(as: UInt16.self), let tsn = rest.readInteger(as: UInt32.self),
+      let parameters = Parameter.list(in: rest)
     else { return nil }
     self.init(tag: tag, receiveWindow: window, outboundStreams: outbound, inboundStreams: inbound, initialTSN: TSN(tsn))
     for parameter in parameters {
