@@ -1,0 +1,32 @@
+import Vocabulary
+
+/// The bounds of the tunnel's protocol. Both ends must agree on those marked (wire).
+package enum TunnelLimits {
+  /// (wire) The version that this program speaks; two ends must speak the same.
+  package static let version: UInt8 = 1
+  /// (wire) Type (1), length (3), flow (4).
+  package static let headerOctets = 8
+  /// (wire) Application octets in one DATA or LITERAL, after decoding: 32 KiB, so that a small flow waits at most 2.7 ms at 96 Mbit/s behind another
+  /// flow's frame. It also bounds what one frame can be blown up to.
+  package static let dataOctets = 32 << 10
+  /// (wire) The longest payload: `dataOctets`, plus what an encoder may add to data that does not shrink (zstd: ZSTD_compressBound(32 KiB) - 32 KiB
+  /// = 176 octets, frame header and end 21).
+  package static let payloadOctets = dataOctets + 512
+  /// (wire) The longest payload of any other frame: HELLO with two names of 64 octets is 174.
+  package static let controlOctets = 512
+  /// (wire) A node's name in HELLO.
+  package static let nameOctets = 64
+  /// (wire) The text of a GOODBYE.
+  package static let textOctets = 200
+  package static let nonceOctets = 32
+  package static let proofOctets = 32
+  /// From a TCP connection to a tunnel connection: two round trips of 500 ms, and three lost segments (1 + 2 + 4 s).
+  package static let handshake = TimeSpan.seconds(Int64(10))
+  /// A PING goes out so often.
+  package static let pingInterval = TimeSpan.seconds(Int64(5))
+  /// A connection on which nothing has come for so long, three PINGs included, is dead.
+  package static let silence = TimeSpan.seconds(Int64(15))
+  /// WARM: the longest hold, and the most octets of PAD that one order brings about in one direction (16 Gbit/s x 64 ms x 2).
+  package static let hold = TimeSpan.seconds(Int64(600))
+  package static let warmOctets = 256 << 20
+}
