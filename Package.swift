@@ -107,7 +107,7 @@ let testTargets: [Target] = [
   tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
   tests("CarrierTests", ["Carriers", "Relay", "Authentication", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
-  tests("SessionTests", ["Agent", "Client", "Accelerator", "Authentication", "Vocabulary", nioCore, nioPosix]),
+  tests("SessionTests", ["Agent", "Client", "Vocabulary", nioCore, nioPosix, logging]),
   tests(
     "AcceleratorTests",
     ["Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),

@@ -15,7 +15,7 @@ struct Road {
 
   static let quiet: Logger = {
     var logger = Logger(label: "test")
-    logger.logLevel = .error
+    logger.logLevel = ProcessInfo.processInfo.environment["LONGHAUL_TEST_LOG"].flatMap(Logger.Level.init(rawValue:)) ?? .error
     return logger
   }()
 
@@ -145,9 +145,7 @@ struct SessionTests {
   @Test("says what is wrong: a refused port, an unknown machine")
   func refusals() async throws {
     try await Road.with { road in
-      var (service, port): (Socket?, UInt16) = try Socket.listen()
-      service = nil  // nobody listens there any more
-      _ = service
+      let port = try Socket.freePort()
       let refused = try Socket.connect(road.socks)
       #expect(try await onThread { try refused.socks(to: "vm", port) } == 5)  // connection refused (RFC 1928 section 6)
       let unknown = try Socket.connect(road.socks)
@@ -161,15 +159,14 @@ struct SessionTests {
       let (service, port) = try Socket.listen()
       let down = pattern(20_000_000, seed: 3)
       let up = pattern(3_000_000, seed: 4)
-      async let serving: [UInt8] = onThread {
-        let peer = try service.accept()
-        async let _: Void = onThread {
-          try peer.write(down); peer.endOutput()
-        }
-        return try peer.readToEnd()
-      }
       let application = try Socket.connect(road.socks)
       #expect(try application.socks(to: "vm", port) == 0)
+      let peer = try service.accept()
+      async let sending: Void = onThread {
+        try peer.write(down)
+        peer.endOutput()
+      }
+      async let serving = onThread { try peer.readToEnd() }
       async let writing: Void = onThread {
         try application.write(up); application.endOutput()
       }
@@ -180,12 +177,13 @@ struct SessionTests {
           let part = try application.read()
           if part.isEmpty { return bytes }
           bytes += part
-          if cuts<5, bytes.count>(cuts + 1) * 3_000_000 {
+          if cuts < 5, bytes.count > 3_000_000 * (cuts + 1) {
             cuts += 1
             road.wire.cut()
           }
         }
       }
+      try await sending
       try await writing
       #expect(got == down)
       #expect(try await serving == up)
@@ -296,8 +294,7 @@ struct SessionTests {
 
   @Test("without an agent the client ends with a line that says where it looked")
   func noAgent() async throws {
-    let (listener, port) = try Socket.listen()
-    _ = consume listener
+    let port = try Socket.freePort()
     let keyFile = try Road.keyFile()
     defer { try? FileManager.default.removeItem(atPath: keyFile) }
     let client = ClientService(
@@ -315,8 +312,7 @@ struct SessionTests {
   @Test("a static forward leads to its port")
   func forward() async throws {
     let (service, port) = try Socket.listen()
-    let (free, local) = try Socket.listen()
-    _ = consume free
+    let local = try Socket.freePort()
     try await Road.with(forwards: ["127.0.0.1:\(local)=vm:\(port)"]) { _ in
       async let serving: Void = onThread { try service.accept().write(Array("here".utf8)) }
       let application = try Socket.connect(local)

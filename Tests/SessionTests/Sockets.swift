@@ -55,6 +55,9 @@ final class Socket: Sendable {
     return (socket, UInt16(bigEndian: address.sin_port))
   }
 
+  /// A port where nobody listens.
+  static func freePort() throws -> UInt16 { try listen().port }
+
   func accept() throws -> Socket {
     let descriptor = Glibc.accept(descriptor, nil, nil)
     guard descriptor >= 0 else { throw Failure(call: "accept", code: errno) }
@@ -64,7 +67,7 @@ final class Socket: Sendable {
   func write(_ bytes: [UInt8]) throws {
     var sent = 0
     while sent < bytes.count {
-      let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL.rawValue)) }
+      let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
       guard count > 0 else { throw Failure(call: "send", code: errno) }
       sent += count
     }
@@ -103,14 +106,19 @@ final class Socket: Sendable {
   func reset() {
     var option = linger(l_onoff: 1, l_linger: 0)
     setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
-    shutdownDescriptor()
+    disconnect()
   }
 
   /// `deinit` closes; this takes the descriptor's connection away at once by connecting it to nowhere (AF_UNSPEC sends a RST on TCP).
-  private func shutdownDescriptor() {
+  private func disconnect() {
     var nowhere = sockaddr()
     nowhere.sa_family = sa_family_t(AF_UNSPEC)
-    _ = Glibc.connect(descriptor, &nowhere, socklen_t(MemoryLayout<sockaddr>.size))
+    for _ in 0..<10_000 {
+      guard Glibc.connect(descriptor, &nowhere, socklen_t(MemoryLayout<sockaddr>.size)) != 0, errno == EBUSY else { return }
+      // The kernel refuses while a thread waits in recv or send: wake it.
+      shutdown(descriptor, Int32(SHUT_RDWR))
+      sched_yield()
+    }
   }
 
   /// SOCKS5 (RFC 1928) CONNECT to a name; returns the reply code, 0 if the far side is connected.

@@ -49,6 +49,11 @@ package struct EndpointKey: Sendable {
     SymmetricKey(size: .bits256).withUnsafeBytes { hexadecimal($0) }
   }
 
+  /// Octets from the system's generator, for secrets that live as long as the program.
+  package static func randomOctets(_ count: Int) -> [UInt8] {
+    SymmetricKey(size: SymmetricKeySize(bitCount: count * 8)).withUnsafeBytes { Array($0) }
+  }
+
   package func sign(_ token: GoToken) -> GoToken {
     var token = token
     token.mac = hexadecimal(HMAC<SHA256>.authenticationCode(for: Array(token.signedText.utf8), using: goKey))

@@ -31,7 +31,9 @@ package final class SessionAcceptor {
     var timeout: Scheduled<Void>
   }
 
-  package init(listener: SessionListener, limits: FlowLimits, loop: any EventLoop, logger: Logger, onSession: @escaping (SessionDriver) -> Void) {
+  package init(
+    listener: SessionListener, limits: FlowLimits, loop: any EventLoop, logger: Logger, onSession: @escaping (SessionDriver) -> Void
+  ) {
     self.listener = listener
     self.limits = limits
     self.loop = loop

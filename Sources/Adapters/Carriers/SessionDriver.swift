@@ -245,8 +245,9 @@ extension SessionDriver {
     case .deliver(let stream, let identifier, let payload): deliver(payload, identifier: identifier, stream: stream)
     case .sendSpace: break  // `drive` looks after every burst of effects
     case .closeCarrier(let id, let reason):
-      carriers[id]?.flush()
+      localAddresses[id] = nil
       carriers.removeValue(forKey: id)?.closeAfterFlush(reason)
+      onEvent(.carrierClosed(id, reason))
     case .established: onEvent(.established)
     case .moved(let id):
       onEvent(.moved(id))

@@ -122,7 +122,7 @@ extension SocketRelay {
 extension SocketRelay {
   /// Sends on what is held, and reads on, as far as there is room.
   func resume() {
-    guard let hub, let context, !isAborted else { return }
+    guard let hub, !isAborted else { return }
     if held.readableBytes > 0 {
       let room = hub.room(for: self)
       guard room > 0, let part = held.readSlice(length: min(room, held.readableBytes)) else { return }
@@ -131,7 +131,7 @@ extension SocketRelay {
     }
     guard held.readableBytes == 0 else { return }
     if inputHasEnded { return tellInputEnd() }
-    guard !isReading, hub.room(for: self) > 0 else { return }
+    guard let context, !isReading, hub.room(for: self) > 0 else { return }
     isReading = true
     context.read()
   }
@@ -172,8 +172,15 @@ extension SocketRelay {
   package func errorCaught(context: ChannelHandlerContext, error: any Error) { fail() }
 
   package func channelInactive(context: ChannelHandlerContext) {
-    if !flowHasClosed, !(inputEndIsTold && outputHasEnded) { hub?.relayFailed(self) }
-    hub = nil
+    isReading = false
+    if outputHasEnded, !isAborted {
+      // NIO closes a channel whose both directions have ended, without an event for the second end. What is held still goes out.
+      inputHasEnded = true
+      resume()
+    } else if !flowHasClosed {
+      hub?.relayFailed(self)
+      hub = nil
+    }
     context.fireChannelInactive()
   }
 

@@ -205,12 +205,6 @@ extension ClientSession {
 // MARK: - Carriers
 
 extension ClientSession {
-  private struct Dialled {
-    var carrier: Carrier
-    var local: IPAddress
-    var remote: IPAddress
-  }
-
   private func note(_ event: SessionEvent) {
     switch event {
     case .established:
@@ -301,11 +295,11 @@ extension ClientSession {
     let id = dialled.carrier.id
     attempt?.carrier = id
     attempt?.timer?.cancel()
-    let bound = NIOLoopBound(self, eventLoop: loop)
+    let bound = NIOLoopBound((session: self, carrier: dialled.carrier), eventLoop: loop)
     let number = attempt?.number
     attempt?.timer = loop.scheduleTask(in: ClientSession.moveLimit) {
-      guard bound.value.attempt?.number == number else { return }
-      dialled.carrier.close("no answer from the agent in \(ClientSession.moveLimit.nanoseconds / 1_000_000_000) s")
+      guard bound.value.session.attempt?.number == number else { return }
+      bound.value.carrier.close("no answer from the agent in \(ClientSession.moveLimit.nanoseconds / 1_000_000_000) s")
     }
     driver.open(dialled.carrier, local: dialled.local, remote: dialled.remote)
     driver.move(to: id, localAddress: dialled.local, peerAddress: place.agent.address)
@@ -364,9 +358,14 @@ extension ClientSession {
   }
 }
 
-extension ClientSession.Dialled {
+/// A connection that stands, with its carrier in place.
+private struct Dialled {
+  var carrier: Carrier
+  var local: IPAddress
+  var remote: IPAddress
+
   /// Makes a carrier of a connected channel. Behind a CONNECT request the first flight need not wait for the answer.
-  fileprivate init(_ channel: any Channel, id: CarrierID, request: FlowTarget?) throws {
+  init(_ channel: any Channel, id: CarrierID, request: FlowTarget?) throws {
     guard let local = channel.localAddress?.vocabulary, let remote = channel.remoteAddress?.vocabulary else {
       throw ChannelError.alreadyClosed
     }
