@@ -38,6 +38,8 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
   private var state = State.reading(ByteBuffer())
   private var handshake = Handshake()
   private var context: ChannelHandlerContext?
+  /// Kept when the client goes, so that whoever still works for it finds a closed channel and not none.
+  private var ownChannel: (any Channel)?
   private var deadline: Scheduled<Void>?
   private let limit: TimeAmount
   private let logger: Logger
@@ -52,8 +54,8 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
   }
 
   package var channel: any Channel {
-    guard let context else { preconditionFailure("the handshake handler has left its pipeline") }
-    return context.channel
+    guard let ownChannel else { preconditionFailure("the handshake handler was never in a pipeline") }
+    return ownChannel
   }
 
   // MARK: - what the caller decides
@@ -103,6 +105,7 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
 
   package func handlerAdded(context: ChannelHandlerContext) {
     self.context = context
+    ownChannel = context.channel
     try? context.channel.syncOptions?.setOption(.autoRead, value: false)
     deadline = context.eventLoop.assumeIsolated().scheduleTask(in: limit) { [weak self] in
       guard let self, case .reading = self.state else { return }

@@ -61,6 +61,12 @@ package struct WarmUp: Sendable {
     until = now + request.hold
   }
 
+  /// True while padding opens the window, false while it is only kept.
+  package var isOpening: Bool {
+    if case .opening = state { return true }
+    return false
+  }
+
   /// The same order came again: the hold lasts longer.
   package mutating func extend(_ request: WarmRequest, at now: Instant) {
     self.request = request

@@ -1,0 +1,180 @@
+import Authentication
+import Control
+import ControlLink
+import Logging
+import NIOCore
+import NIOPosix
+import Synchronization
+import Tunnel
+import Vocabulary
+
+/// Where an accelerator takes connections in, once it is ready.
+package struct AcceleratorPlaces: Sendable, Hashable {
+  package var entrance: Endpoint?
+  package var tunnel: Endpoint?
+}
+
+/// The accelerator: its entrance, its tunnels, and the link to the controller.
+package final class AcceleratorService: Sendable {
+  private let settings: AcceleratorSettings
+  private let logger: Logger
+  /// The shards while the service runs.
+  private let shards = Mutex<[NIOLoopBound<Shard>]>([])
+
+  package init(settings: AcceleratorSettings, logger: Logger) {
+    self.settings = settings
+    self.logger = logger
+  }
+
+  /// Runs until its task is cancelled. `ready` is called once entrance and tunnels are listened on; peers may still be being dialled then.
+  package func run(ready: (@Sendable (AcceleratorPlaces) -> Void)? = nil) async throws {
+    try settings.check()
+    let key = try EndpointKey(contentsOf: settings.keyFile)
+    let group = MultiThreadedEventLoopGroup(numberOfThreads: settings.loops)
+    do {
+      try await run(key: key, on: group, ready: ready)
+    } catch {
+      try? await group.shutdownGracefully()
+      throw error
+    }
+    try await group.shutdownGracefully()
+  }
+
+  private func run(key: EndpointKey, on group: MultiThreadedEventLoopGroup, ready: (@Sendable (AcceleratorPlaces) -> Void)?) async throws {
+    let reporter = Reporter()
+    let shares = PacingShares()
+    var made: [NIOLoopBound<Shard>] = []
+    for loop in group.makeIterator() {
+      let shard = try await loop.submit { [settings, logger] in
+        NIOLoopBound(
+          Shard(loop: loop, settings: settings, key: key, shares: shares, report: { reporter.report($0) }, logger: logger), eventLoop: loop)
+      }.get()
+      made.append(shard)
+    }
+    let byLoop = Dictionary(made.map { (ObjectIdentifier($0.eventLoop), $0) }) { first, _ in first }
+    var places = AcceleratorPlaces()
+    var listening: [any Channel] = []
+    if let entrance = settings.entrance {
+      let channel = try await listen(on: entrance, "--entrance", group, entranceOptions) { channel in
+        try byLoop[ObjectIdentifier(channel.eventLoop)]?.value.takeEntrance(channel)
+      }
+      places.entrance = channel.localAddress?.endpoint ?? entrance
+      listening.append(channel)
+    }
+    if let tunnel = settings.tunnel {
+      let channel = try await listen(on: tunnel, "--tunnel", group, tunnelOptions) { channel in
+        try byLoop[ObjectIdentifier(channel.eventLoop)]?.value.takeTunnel(channel)
+      }
+      places.tunnel = channel.localAddress?.endpoint ?? tunnel
+      listening.append(channel)
+    }
+    for shard in made { try await shard.eventLoop.submit { shard.value.start() }.get() }
+    shards.withLock { $0 = made }
+    defer { shards.withLock { $0 = [] } }
+    let link = await connect(to: settings.controller, key: key, places: places, on: group.next(), reporter)
+    logger.info(
+      "accelerator ready",
+      metadata: [
+        "node": "\(settings.node)", "entrance": "\(places.entrance.map(\.description) ?? "-")",
+        "tunnel": "\(places.tunnel.map(\.description) ?? "-")", "peers": "\(settings.peers.map { "\($0.node)=\($0.tunnel)" }.joined(separator: " "))",
+      ])
+    ready?(places)
+    await untilCancelled()
+    for channel in listening { try? await channel.close() }
+    if let link { try await link.eventLoop.submit { link.value.stop() }.get() }
+    for shard in made { try await shard.eventLoop.submit { shard.value.stop() }.get() }
+  }
+
+  /// Follows an order of the controller; those that concern sessions are not for accelerators.
+  package func handle(_ order: NodeOrder) {
+    switch order {
+    case .warm(let peer, let rate, let roundTrip, let hold):
+      let request = WarmRequest(rate: rate, roundTrip: .milliseconds(max(roundTrip, 0)), hold: .milliseconds(max(hold, 0)))
+      for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.warm(peer: peer, request) } }
+    case .probe, .prepare, .freeze, .go, .rollBack, .fence: break
+    }
+  }
+
+  /// Tunnel connections with this peer that carry flows, on all loops.
+  package func establishedConnections(to peer: NodeID) async throws -> Int {
+    var count = 0
+    for shard in shards.withLock({ $0 }) { count += try await shard.eventLoop.submit { shard.value.establishedCount(to: peer) }.get() }
+    return count
+  }
+
+  /// Ends every tunnel connection with a RST, as a network that forgets them does: for tests of what comes after.
+  package func cutTunnels() async throws {
+    for shard in shards.withLock({ $0 }) { try await shard.eventLoop.submit { shard.value.cutTunnels() }.get() }
+  }
+}
+
+// MARK: Helpers
+
+extension AcceleratorService {
+  private typealias Options = (ServerBootstrap) -> ServerBootstrap
+
+  private func listen(
+    on endpoint: Endpoint, _ option: String, _ group: MultiThreadedEventLoopGroup, _ options: Options,
+    _ take: @escaping @Sendable (any Channel) throws -> Void
+  ) async throws(AcceleratorError) -> any Channel {
+    let bootstrap = options(
+      ServerBootstrap(group: group)
+        .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+        .serverChannelOption(.backlog, value: 1_024)
+        .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try take(channel) } })
+    do {
+      return try await bootstrap.bind(to: SocketAddress(endpoint)).get()
+    } catch {
+      throw .cannotListen(endpoint, option: option, reason: describe(error))
+    }
+  }
+
+  private func entranceOptions(_ bootstrap: ServerBootstrap) -> ServerBootstrap {
+    bootstrap
+      .childChannelOption(.allowRemoteHalfClosure, value: true)
+      .childChannelOption(.maxMessagesPerRead, value: 1)
+      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TargetDialler.readOctets))
+      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+  }
+
+  private func tunnelOptions(_ bootstrap: ServerBootstrap) -> ServerBootstrap {
+    bootstrap
+      .childChannelOption(.writeBufferWaterMark, value: TCPSocket.waterMarks)
+      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TCPSocket.readOctets))
+  }
+
+  private func connect(to controller: Endpoint?, key: EndpointKey, places: AcceleratorPlaces, on loop: any EventLoop, _ reporter: Reporter)
+    async -> NIOLoopBound<ControlLink>?
+  {
+    guard let controller else { return nil }
+    let description = NodeDescription(
+      node: settings.node, role: .accelerator, site: settings.site, entrance: places.entrance, probe: settings.probe)
+    let making = loop.submit { [logger] in
+      let link = ControlLink(
+        loop: loop, controller: controller, description: description, bearerToken: key.bearerToken, sources: [], logger: logger,
+        onOrder: { [weak self] in self?.handle($0) })
+      link.start()
+      return NIOLoopBound(link, eventLoop: loop)
+    }
+    guard let link = try? await making.get() else { return nil }
+    reporter.connect { report in link.eventLoop.execute { link.value.report(report) } }
+    return link
+  }
+
+  private func untilCancelled() async {
+    let (never, end) = AsyncStream.makeStream(of: Never.self)
+    await withTaskCancellationHandler {
+      for await _ in never {}
+    } onCancel: {
+      end.finish()
+    }
+  }
+}
+
+/// Takes the shards' reports to the controller, if there is one. Reports are rare; octets never come here.
+private final class Reporter: Sendable {
+  private let sink = Mutex<(@Sendable (NodeReport) -> Void)?>(nil)
+
+  func connect(_ sink: @escaping @Sendable (NodeReport) -> Void) { self.sink.withLock { $0 = sink } }
+  func report(_ report: NodeReport) { sink.withLock { $0 }?(report) }
+}

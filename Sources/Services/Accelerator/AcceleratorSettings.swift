@@ -1,0 +1,143 @@
+import Flows
+import Vocabulary
+
+/// What an accelerator is told at its start.
+package struct AcceleratorSettings: Sendable {
+  /// Another accelerator, and where it takes tunnels.
+  package struct Peer: Sendable, Hashable {
+    package var node: NodeID
+    package var tunnel: Endpoint
+
+    package init(node: NodeID, tunnel: Endpoint) {
+      self.node = node
+      self.tunnel = tunnel
+    }
+
+    /// `b=10.2.0.5:7700`.
+    package init?(_ text: String) {
+      guard let equals = text.firstIndex(of: "="), equals > text.startIndex, let tunnel = Endpoint(text[text.index(after: equals)...])
+      else {
+        return nil
+      }
+      self.init(node: NodeID(String(text[..<equals])), tunnel: tunnel)
+    }
+  }
+
+  /// Targets that lie behind a peer.
+  package struct Route: Sendable, Hashable {
+    package var prefix: IPPrefix
+    package var peer: NodeID
+
+    package init(prefix: IPPrefix, peer: NodeID) {
+      self.prefix = prefix
+      self.peer = peer
+    }
+
+    /// `10.2.0.0/24=b`.
+    package init?(_ text: String) {
+      guard let equals = text.firstIndex(of: "="), let prefix = IPPrefix(text[..<equals]), text.index(after: equals) < text.endIndex else {
+        return nil
+      }
+      self.init(prefix: prefix, peer: NodeID(String(text[text.index(after: equals)...])))
+    }
+  }
+
+  package var node: NodeID
+  package var site: SiteID?
+  package var keyFile: String
+  /// Where applications and clients come in by HTTP CONNECT; nil for an accelerator that only serves its peers.
+  package var entrance: Endpoint?
+  /// Where peers' tunnels come in; nil for one that only dials.
+  package var tunnel: Endpoint?
+  /// Where probes are answered.
+  package var probe: Endpoint?
+  package var peers: [Peer]
+  package var routes: [Route]
+  /// What all tunnel connections to one peer send together: about 96 % of the path's rate. Nil: as much as congestion control finds.
+  package var rateLimit: BitRate?
+  package var controller: Endpoint?
+  /// Event loops; a flow, its sockets and its tunnel connection live on one of them.
+  package var loops: Int
+  /// Tunnel connections to each peer, all loops together; every loop has at least one.
+  package var connectionsPerPeer: Int
+  /// False: DATA goes out plain in both directions.
+  package var compresses: Bool
+  package var limits: FlowLimits
+
+  package static let defaultConnectionsPerPeer = 4
+  package static let defaultLoops = 1
+  /// 1,024 flows a connection: four connections carry 4,096, and a peer cannot make this end hold more sockets than that.
+  package static let maximumFlows = 1_024
+  /// The longest round trip for which one flow fills the rate limit.
+  package static let longestRoundTrip = TimeSpan.milliseconds(Int64(500))
+
+  package init(
+    node: NodeID, site: SiteID? = nil, keyFile: String, entrance: Endpoint? = nil, tunnel: Endpoint? = nil, probe: Endpoint? = nil,
+    peers: [Peer] = [], routes: [Route] = [], rateLimit: BitRate? = nil, controller: Endpoint? = nil,
+    loops: Int = AcceleratorSettings.defaultLoops, connectionsPerPeer: Int = AcceleratorSettings.defaultConnectionsPerPeer,
+    compresses: Bool = true, limits: FlowLimits? = nil
+  ) {
+    self.node = node
+    self.site = site
+    self.keyFile = keyFile
+    self.entrance = entrance
+    self.tunnel = tunnel
+    self.probe = probe
+    self.peers = peers
+    self.routes = routes
+    self.rateLimit = rateLimit
+    self.controller = controller
+    self.loops = max(loops, 1)
+    self.connectionsPerPeer = max(connectionsPerPeer, 1)
+    self.compresses = compresses
+    self.limits = limits ?? FlowLimits(window: AcceleratorSettings.window(for: rateLimit), maximumFlows: AcceleratorSettings.maximumFlows)
+  }
+
+  /// A flow's window counts application octets, of which compression puts several into one on the wire, and CREDIT comes back when half of it is
+  /// used: 2 x rate x 500 ms, but not less than the usual 16 MiB and not more than 128 MiB.
+  static func window(for rate: BitRate?) -> Int {
+    let wanted = 2 * (rate?.bytes(in: longestRoundTrip).octets ?? 0)
+    return min(max(wanted, 16 << 20), 128 << 20)
+  }
+}
+
+/// Why an accelerator could not start. The description is a whole line for a person.
+package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
+  case cannotListen(Endpoint, option: String, reason: String)
+  case unknownPeer(NodeID, route: IPPrefix)
+  case peerTwice(NodeID)
+  case peerIsSelf(NodeID)
+  case badName(NodeID)
+  case nothingToDo
+
+  package var description: String {
+    switch self {
+    case .cannotListen(let endpoint, let option, let reason):
+      "accelerator: cannot listen on \(endpoint) (\(option)): \(reason); choose another address or port, or end the program that has it"
+    case .unknownPeer(let peer, let route):
+      "accelerator: --route \(route)=\(peer) names the peer \(peer), which no --peer gives; add --peer \(peer)=ADDRESS:PORT"
+    case .peerTwice(let peer): "accelerator: --peer \(peer) is given twice; leave one"
+    case .peerIsSelf(let peer): "accelerator: --peer \(peer) is this node's own name (--node); give each accelerator its own"
+    case .badName(let name): "accelerator: the name \"\(name)\" is empty or longer than 64 octets; choose another"
+    case .nothingToDo: "accelerator: neither --entrance nor --tunnel given; give at least one of them"
+    }
+  }
+}
+
+extension AcceleratorSettings {
+  /// Throws on what can be told without opening anything.
+  func check() throws(AcceleratorError) {
+    guard entrance != nil || tunnel != nil else { throw .nothingToDo }
+    var seen: Set<NodeID> = []
+    for name in [node] + peers.map(\.node) {
+      guard (1...64).contains(name.text.utf8.count), name.text.unicodeScalars.allSatisfy({ $0.value >= 32 && $0.value != 127 }) else {
+        throw .badName(name)
+      }
+    }
+    for peer in peers {
+      guard peer.node != node else { throw .peerIsSelf(peer.node) }
+      guard seen.insert(peer.node).inserted else { throw .peerTwice(peer.node) }
+    }
+    for route in routes where !seen.contains(route.peer) { throw .unknownPeer(route.peer, route: route.prefix) }
+  }
+}

@@ -1,0 +1,88 @@
+import Compression
+import Flows
+import NIOCore
+import Tunnel
+
+/// What one flow came to on this tunnel connection, in octets.
+struct FlowStatistics: Sendable, Hashable {
+  var plainSent = 0
+  var wireSent = 0
+  var plainReceived = 0
+  var wireReceived = 0
+
+  static func += (a: inout FlowStatistics, b: FlowStatistics) {
+    a.plainSent += b.plainSent
+    a.wireSent += b.wireSent
+    a.plainReceived += b.plainReceived
+    a.wireReceived += b.wireReceived
+  }
+}
+
+/// The codecs of one flow. It lives from OPEN until both directions have said END or RESET, as the flow's table entry does.
+final class FlowCodec {
+  /// Nil once this end has ended its direction.
+  private var encoder: FlowEncoder?
+  private var decoder: FlowDecoder?
+  private(set) var outbound: DataCoding
+  private(set) var inbound: DataCoding
+  private var hasSentEnd = false
+  private var hasReceivedEnd = false
+  private(set) var statistics = FlowStatistics()
+  let target: FlowTarget
+
+  init(target: FlowTarget, outbound: DataCoding, inbound: DataCoding) {
+    self.target = target
+    self.outbound = outbound
+    self.inbound = inbound
+    encoder = FlowEncoder()
+    decoder = FlowDecoder()
+  }
+
+  /// OPENED has told how the acceptor's DATA is coded.
+  func answered(_ coding: DataCoding) { inbound = coding }
+
+  /// The kind and payload of the frame for one batch; a compressed one has `TunnelLimits.headerOctets` free before it.
+  func encode(_ plain: ByteBuffer) -> (kind: TunnelFrame.Kind, payload: ByteBuffer) {
+    statistics.plainSent += plain.readableBytes
+    guard outbound == .zstd, let encoded = encoder?.encode(plain, reserving: TunnelLimits.headerOctets) else {
+      statistics.wireSent += plain.readableBytes
+      return (outbound == .plain ? .data : .literal, plain)
+    }
+    switch encoded {
+    case .literal(let bytes):
+      statistics.wireSent += bytes.readableBytes
+      return (.literal, bytes)
+    case .compressed(let bytes):
+      statistics.wireSent += bytes.readableBytes
+      return (.data, bytes)
+    }
+  }
+
+  /// The octets that a DATA stands for.
+  func decode(_ payload: ByteBuffer) throws(DecompressionError) -> ByteBuffer {
+    guard inbound == .zstd else { return literal(payload) }
+    statistics.wireReceived += payload.readableBytes
+    let plain = try decoder?.decode(payload, atMost: TunnelLimits.dataOctets) ?? ByteBuffer()
+    statistics.plainReceived += plain.readableBytes
+    return plain
+  }
+
+  func literal(_ payload: ByteBuffer) -> ByteBuffer {
+    statistics.wireReceived += payload.readableBytes
+    statistics.plainReceived += payload.readableBytes
+    return payload.withoutSpare()
+  }
+
+  /// True if the other direction has ended before.
+  func sentEnd() -> Bool {
+    hasSentEnd = true
+    encoder = nil
+    return hasReceivedEnd
+  }
+
+  func receivedEnd() -> Bool {
+    hasReceivedEnd = true
+    decoder = nil
+    return hasSentEnd
+  }
+}

@@ -1,0 +1,84 @@
+import NIOCore
+import Synchronization
+import Vocabulary
+
+/// How many connections to one peer are busy, over all event loops. The only thing that loops share while octets flow.
+final class PacingShare: Sendable {
+  private let busy = Atomic<Int>(0)
+
+  func change(by count: Int) { busy.wrappingAdd(count, ordering: .relaxed) }
+  var count: Int { busy.load(ordering: .relaxed) }
+}
+
+/// Deals the rate limit of one peer out to the connections of one event loop that have something to send.
+///
+/// A connection is busy when it sent more than a twentieth of the limit in the last interval, or has data waiting. Busy ones share the limit
+/// evenly; the others keep all of it as their cap, since what they send hardly counts: so one bulk flow beside any number of keystrokes has the whole rate. A
+/// connection that turns busy overshoots for one interval at most (50 ms x the rate, which the path's queue must take).
+final class PacingGroup {
+  static let interval = TimeAmount.milliseconds(50)
+  static let busyFraction = 0.05
+  private let loop: any EventLoop
+  private let limit: BitRate?
+  private let share: PacingShare
+  private var links: [TunnelLink] = []
+  private var task: RepeatedTask?
+  private var busyHere = 0
+  private var lastTraffic = NIODeadline.uptimeNanoseconds(0)
+
+  init(loop: any EventLoop, limit: BitRate?, share: PacingShare) {
+    self.loop = loop
+    self.limit = limit
+    self.share = share
+  }
+
+  var isEmpty: Bool { links.isEmpty }
+  var all: [TunnelLink] { links }
+  var isLimited: Bool { limit != nil }
+
+  func add(_ link: TunnelLink) {
+    links.append(link)
+    link.setPacing(limit)
+  }
+
+  func remove(_ link: TunnelLink) {
+    links.removeAll { $0 === link }
+    if links.isEmpty { stop() }
+  }
+
+  /// A link has sent data.
+  func noteTraffic() {
+    lastTraffic = .now()
+    start()
+  }
+
+  /// A link has sent padding: it needs its share, but is nothing that other padding should yield to.
+  func notePadding() { start() }
+
+  private func start() {
+    guard task == nil, limit != nil else { return }
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    task = loop.scheduleRepeatedTask(initialDelay: PacingGroup.interval, delay: PacingGroup.interval) { _ in bound.value.deal() }
+  }
+
+  /// Application data was sent to the peer a moment ago, on any connection of this loop.
+  var isBusy: Bool { NIODeadline.now() - lastTraffic < PacingGroup.interval }
+
+  private func deal() {
+    guard let limit else { return }
+    let threshold = Int(limit.bitsPerSecond / 8 * PacingGroup.busyFraction * Double(PacingGroup.interval.nanoseconds) / 1e9)
+    let busy = links.filter { $0.takeOctetsSinceDeal() > threshold || $0.hasBacklog || $0.isOpeningWindow }
+    share.change(by: busy.count - busyHere)
+    busyHere = busy.count
+    let each = BitRate(bitsPerSecond: limit.bitsPerSecond / Double(max(share.count, 1)))
+    for link in links { link.setPacing(busy.contains { $0 === link } ? each : limit) }
+    if busy.isEmpty, !isBusy { stop() }
+  }
+
+  private func stop() {
+    task?.cancel()
+    task = nil
+    share.change(by: -busyHere)
+    busyHere = 0
+  }
+}

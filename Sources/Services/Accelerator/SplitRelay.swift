@@ -1,0 +1,95 @@
+import NIOCore
+import Relay
+
+/// Split TCP without a tunnel: two sockets of one event loop back to back, for a target that no peer covers.
+///
+/// Each side is read only while the other takes octets, so what waits between them is one read; a FIN passes as a FIN, a RST as a RST.
+final class SplitRelay: ChannelInboundHandler {
+  typealias InboundIn = ByteBuffer
+  typealias OutboundOut = ByteBuffer
+
+  private var context: ChannelHandlerContext?
+  /// The other socket's handler; nil once this one's channel has closed.
+  private var partner: SplitRelay?
+  private var isReading = false
+  private var inputHasEnded = false
+  private var outputHasEnded = false
+
+  /// Joins two channels that read only on demand and allow remote half-closure, and begins to read.
+  static func join(_ near: any Channel, _ far: any Channel) throws {
+    let (a, b) = (SplitRelay(), SplitRelay())
+    a.partner = b
+    b.partner = a
+    do {
+      try near.pipeline.syncOperations.addHandler(a)
+      try far.pipeline.syncOperations.addHandler(b)
+    } catch {
+      a.partner = nil
+      b.partner = nil
+      throw error
+    }
+    a.readIfRoom()
+    b.readIfRoom()
+  }
+
+  func handlerAdded(context: ChannelHandlerContext) { self.context = context }
+
+  func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+  private func readIfRoom() {
+    guard !isReading, !inputHasEnded, let context, let other = partner?.context, other.channel.isWritable else { return }
+    isReading = true
+    context.read()
+  }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    guard let other = partner?.context else { return }
+    other.write(data, promise: nil)
+  }
+
+  func channelReadComplete(context: ChannelHandlerContext) {
+    isReading = false
+    partner?.context?.flush()
+    readIfRoom()
+  }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) {
+    if context.channel.isWritable { partner?.readIfRoom() }
+  }
+
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    guard case ChannelEvent.inputClosed? = event as? ChannelEvent else {
+      context.fireUserInboundEventTriggered(event)
+      return
+    }
+    inputHasEnded = true
+    partner?.endOutput()
+  }
+
+  /// A FIN, behind everything that is still to be written.
+  private func endOutput() {
+    guard let context else { return }
+    context.writeAndFlush(wrapOutboundOut(ByteBuffer())).assumeIsolated().whenComplete { _ in
+      guard let context = self.context else { return }
+      self.outputHasEnded = true
+      if self.inputHasEnded { context.close(promise: nil) } else { context.close(mode: .output, promise: nil) }
+    }
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) { SocketRelay.abort(context.channel) }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    let other = partner
+    partner = nil
+    other?.partner = nil
+    if let far = other?.context, let other {
+      // Both ends closed in good order: this side's last octets may still be on their way out over there. Anything else was a RST.
+      if inputHasEnded, outputHasEnded { other.closeWhenWritten(far) } else { SocketRelay.abort(far.channel) }
+    }
+    context.fireChannelInactive()
+  }
+
+  private func closeWhenWritten(_ context: ChannelHandlerContext) {
+    context.writeAndFlush(wrapOutboundOut(ByteBuffer())).assumeIsolated().whenComplete { _ in self.context?.close(promise: nil) }
+  }
+}

@@ -1,0 +1,86 @@
+import NIOCore
+import NIOPosix
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// What Linux says of a TCP connection (TCP_INFO).
+struct TCPState: Sendable {
+  var congestionWindowSegments: Int
+  var segmentOctets: Int
+  /// Octets acknowledged since the connection began.
+  var acknowledged: UInt64
+  /// Octets handed to the socket that were not sent yet.
+  var unsent: Int
+  /// Segments under way.
+  var unacknowledged: Int
+
+  var congestionWindow: Int { congestionWindowSegments * segmentOctets }
+}
+
+/// The socket options of WAN legs, most of which NIO has no name for. All calls are made on the channel's event loop.
+enum TCPSocket {
+  /// TCP_NOTSENT_LOWAT: 256 KiB, 21 ms at 96 Mbit/s: what a new flow's first octets wait behind inside the kernel at most, and at 10 Gbit/s still
+  /// 0.2 ms of sending between two wake-ups. Only unsent octets count, so the window may be as large as it likes.
+  static let notSentLowWater: CInt = 256 << 10
+  /// The channel's own queue before the kernel's: the same again.
+  static let waterMarks = ChannelOptions.Types.WriteBufferWaterMark(low: 64 << 10, high: 128 << 10)
+
+  /// One read of a tunnel connection: eight frames; a read of 256 KiB costs a third less CPU a gigabyte than one of 64 KiB.
+  static let readOctets = 256 << 10
+
+  // linux/tcp.h and asm-generic/socket.h; the C library's headers lack some.
+  private static let tcpCongestion: CInt = 13
+  private static let tcpNotSentLowWater: CInt = 25
+  private static let tcpInformation: CInt = 11
+  private static let socketMaximumPacingRate: CInt = 47
+
+  /// Prepares a tunnel connection. SO_SNDBUF and SO_RCVBUF stay as they are: setting them would switch the kernel's autotuning off and cap them;
+  /// docs/operations/accelerator.md says how to raise its limits instead.
+  static func tune(_ channel: any Channel) {
+    withDescriptor(channel) { descriptor in
+      set(descriptor, CInt(IPPROTO_TCP), TCP_NODELAY, CInt(1))
+      set(descriptor, CInt(IPPROTO_TCP), tcpNotSentLowWater, notSentLowWater)
+      // BBR where the kernel has it: it paces by itself and does not take the loss of a segment for congestion. Where it has not, the default stays.
+      var name: [CChar] = Array("bbr".utf8CString)
+      _ = setsockopt(descriptor, CInt(IPPROTO_TCP), tcpCongestion, &name, socklen_t(3))
+    }
+  }
+
+  /// SO_MAX_PACING_RATE; nil takes the limit away.
+  static func setPacing(_ channel: any Channel, octetsPerSecond: UInt64?) {
+    withDescriptor(channel) { set($0, SOL_SOCKET, socketMaximumPacingRate, octetsPerSecond ?? .max) }
+  }
+
+  /// Offsets in `struct tcp_info` (linux/tcp.h), which only ever grows at its end; glibc's copy stops before the octet counters.
+  static func state(_ channel: any Channel) -> TCPState? {
+    withDescriptor(channel) { descriptor -> TCPState? in
+      var octets = [UInt8](repeating: 0, count: 192)
+      var length = socklen_t(octets.count)
+      guard getsockopt(descriptor, CInt(IPPROTO_TCP), tcpInformation, &octets, &length) == 0, length >= 148 else { return nil }
+      return octets.withUnsafeBytes { info in
+        TCPState(
+          congestionWindowSegments: Int(info.loadUnaligned(fromByteOffset: 80, as: UInt32.self)),
+          segmentOctets: Int(info.loadUnaligned(fromByteOffset: 16, as: UInt32.self)),
+          acknowledged: info.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
+          unsent: Int(info.loadUnaligned(fromByteOffset: 144, as: UInt32.self)),
+          unacknowledged: Int(info.loadUnaligned(fromByteOffset: 24, as: UInt32.self)))
+      }
+    } ?? nil
+  }
+
+  private static func set<T: BitwiseCopyable>(_ descriptor: CInt, _ level: CInt, _ name: CInt, _ value: T) {
+    var value = value
+    // An option that this kernel does not know makes the connection slower, not wrong.
+    _ = setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<T>.size))
+  }
+
+  @discardableResult
+  private static func withDescriptor<R>(_ channel: any Channel, _ body: (CInt) -> R) -> R? {
+    // Throws once the channel has closed: there is nothing left to set then.
+    try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { body($0) }
+  }
+}

@@ -1,0 +1,415 @@
+import Compression
+import Flows
+import Interception
+import Logging
+import NIOCore
+import Relay
+import Tunnel
+import Vocabulary
+
+/// One tunnel connection: the engine, its flows and their codecs, on a channel. The last handler of its pipeline.
+final class TunnelLink: ChannelInboundHandler {
+  typealias InboundIn = ByteBuffer
+  typealias OutboundOut = ByteBuffer
+
+  /// What a link is made with.
+  struct Setup {
+    var role: TunnelConnection.Role
+    var hello: TunnelHello
+    var prover: TunnelProver
+    var limits: FlowLimits
+    var compresses: Bool
+    var logger: Logger
+  }
+
+  /// What its owner hears, on the link's event loop.
+  struct Events {
+    var established: (TunnelLink, TunnelHello) -> Void
+    /// A flow that the peer opens; dial, then `hub.accept` or `hub.refuse`.
+    var incoming: (TunnelLink, FlowID, FlowTarget) -> Void
+    var warm: (TunnelLink, WarmRequest) -> Void
+    /// A warm-up has come to its end: octets of congestion window, and whether that is the whole window.
+    var opened: (TunnelLink, Int, Bool) -> Void
+    /// Once, at the end; nothing follows.
+    var closed: (TunnelLink, TunnelClosure) -> Void
+  }
+
+  /// Identifiers: as many as an opener can use up before the oldest is free again, and few enough that remembering the free ones is cheap (256 KiB).
+  static let identifiers: ClosedRange<UInt32> = 1...65_535
+  /// Below this a payload is copied behind its header into one buffer; above, header and payload go out side by side (writev).
+  static let copiedPayload = 2_048
+  /// One second of padding in small portions would be thousands of writes; one step writes at most this: 30 ms (`WarmUp.reserve`) x 1 Gbit/s / 8.
+  static let paddingAtOnce = 4 << 20
+  /// How long a last goodbye may take to leave.
+  static let closing = TimeAmount.seconds(1)
+
+  let loop: any EventLoop
+  private let setup: Setup
+  private let events: Events
+  private var engine: TunnelConnection
+  /// Nil until the handshake is done, because the peer's HELLO says how many flows it takes.
+  private(set) var hub: FlowHub?
+  private(set) var peer: TunnelHello?
+  private var context: ChannelHandlerContext?
+  private var codecs: [FlowID: FlowCodec] = [:]
+  private var timer: (at: Instant, task: Scheduled<Void>)?
+  private var isDraining = false
+  private var isClosed = false
+  private var warmUp: WarmUp?
+  private var warmTask: Scheduled<Void>?
+  private var pacing: BitRate?
+  private var octetsSinceDeal = 0
+  private(set) var statistics = FlowStatistics()
+  private(set) var roundTrip: TimeSpan?
+  /// Set by the owner when the peer is known: who shares the rate with this connection.
+  var group: PacingGroup?
+
+  init(loop: any EventLoop, setup: Setup, events: Events) {
+    self.loop = loop
+    self.setup = setup
+    self.events = events
+    engine = TunnelConnection(role: setup.role, hello: setup.hello, prover: setup.prover, at: TunnelLink.now())
+  }
+
+  static func now() -> Instant { Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)) }
+}
+
+// MARK: Ask it
+
+extension TunnelLink {
+  var isEstablished: Bool { hub != nil && !isClosed }
+  var flowCount: Int { hub?.count ?? 0 }
+  /// Octets wait here for the kernel, or sockets for octets to leave.
+  var hasBacklog: Bool { hub?.isStarved == true || bufferedOctets > 0 }
+  /// A warm-up is at work: padding is under way.
+  var isOpeningWindow: Bool { warmUp?.isOpening == true }
+  var isWarm: Bool { warmUp?.isOpening == false }
+
+  func takeOctetsSinceDeal() -> Int {
+    defer { octetsSinceDeal = 0 }
+    return octetsSinceDeal
+  }
+
+  func tcpState() -> TCPState? { context.flatMap { TCPSocket.state($0.channel) } }
+
+  private var bufferedOctets: Int { (try? context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
+}
+
+// MARK: Tell it
+
+extension TunnelLink {
+  /// Opens a flow for an application that waits. Precondition: established, as dialler.
+  func open(_ target: FlowTarget, for client: any WaitingClient) {
+    guard let hub, !isClosed else { return client.refuse(.lost) }
+    do throws(FlowRefusal) {
+      let id = try hub.open(target) { refusal in
+        if let refusal { client.refuse(refusal) } else { client.accept() }
+      }
+      hub.join(client.channel, to: id)
+      client.startRelaying()
+    } catch {
+      client.refuse(error)
+    }
+  }
+
+  func setPacing(_ rate: BitRate?) {
+    guard rate != pacing, let context else { return }
+    pacing = rate
+    TCPSocket.setPacing(context.channel, octetsPerSecond: rate.map { UInt64($0.bitsPerSecond / 8) })
+  }
+
+  /// Says goodbye and closes; every flow ends with a RST.
+  func close(_ goodbye: TunnelGoodbye) {
+    engine.fail(goodbye)
+    drain()
+  }
+}
+
+extension TunnelLink {
+  /// Ends the connection with a RST, as a network that forgets it does.
+  func abort() {
+    if let context { SocketRelay.abort(context.channel) }
+  }
+}
+
+// MARK: The channel
+
+extension TunnelLink {
+  func handlerAdded(context: ChannelHandlerContext) {
+    self.context = context
+    TCPSocket.tune(context.channel)
+    if context.channel.isActive { drain() }
+  }
+
+  func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
+
+  func channelActive(context: ChannelHandlerContext) { drain() }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    engine.receive(unwrapInboundIn(data), at: TunnelLink.now())
+    drain()
+  }
+
+  func channelReadComplete(context: ChannelHandlerContext) {
+    hub?.receiveComplete()
+    context.flush()
+  }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) {
+    if context.channel.isWritable { hub?.transportHasSpace() }
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    finish(.here(TunnelGoodbye(.silent, "the connection failed: \(describe(error))")))
+  }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    finish(.here(TunnelGoodbye(.silent, "the connection was closed by the peer")))
+  }
+
+  private func finish(_ closure: TunnelClosure) {
+    guard !isClosed else { return }
+    isClosed = true
+    timer?.task.cancel()
+    warmTask?.cancel()
+    warmUp = nil
+    hub?.transportLost(.lost)
+    codecs.removeAll()
+    events.closed(self, closure)
+    // What was written before (a goodbye) still goes out.
+    guard let context else { return }
+    context.writeAndFlush(wrapOutboundOut(ByteBuffer())).assumeIsolated().whenComplete { _ in self.context?.close(promise: nil) }
+    loop.assumeIsolated().scheduleTask(in: TunnelLink.closing) { [weak self] in self?.context?.close(promise: nil) }
+  }
+}
+
+// MARK: The engine's effects
+
+extension TunnelLink {
+  private func drain() {
+    guard !isDraining, context != nil else { return }
+    isDraining = true
+    var hasWritten = false
+    while let effect = engine.nextEffect() {
+      switch effect {
+      case .send(let bytes):
+        context?.write(wrapOutboundOut(bytes), promise: nil)
+        hasWritten = true
+      case .established(let hello): establish(hello)
+      case .flow(let id, let frame, let codings): receive(frame, codings, on: id)
+      case .literal(let id, let bytes): if let codec = codecs[id] { give(.data(codec.literal(bytes)), to: id) }
+      case .roundTrip(let span): roundTrip = span
+      case .warm(let request): events.warm(self, request)
+      case .close(let closure): finish(closure)
+      }
+    }
+    isDraining = false
+    if hasWritten { context?.flush() }
+    watchDeadline()
+  }
+
+  private func establish(_ hello: TunnelHello) {
+    var limits = setup.limits
+    limits.maximumFlows = max(min(limits.maximumFlows, Int(hello.maximumFlows)), 1)
+    let hub = FlowHub(
+      loop: loop, role: setup.role == .dialler ? .opener : .acceptor, limits: limits, identifiers: TunnelLink.identifiers,
+      maximumDataOctets: TunnelLimits.dataOctets, logger: setup.logger
+    ) { [weak self] id, target in
+      guard let self else { return }
+      self.events.incoming(self, id, target)
+    }
+    hub.attach(transport: self)
+    self.hub = hub
+    peer = hello
+    events.established(self, hello)
+  }
+
+  /// A frame of a flow that this end has forgotten is late, and dropped.
+  private func receive(_ frame: FlowFrame, _ codings: FlowCodings, on id: FlowID) {
+    switch frame {
+    case .open(let target, _):
+      // The dialler's coding is its own choice; ours is the one it offers, if this end compresses at all.
+      let ours: DataCoding = setup.compresses ? codings.inbound : .plain
+      codecs[id] = FlowCodec(target: target, outbound: ours, inbound: codings.outbound)
+      give(frame, to: id)
+    case .opened:
+      codecs[id]?.answered(codings.outbound)
+      give(frame, to: id)
+    case .data(let payload):
+      guard let codec = codecs[id] else { return }
+      do throws(DecompressionError) {
+        give(.data(try codec.decode(payload)), to: id)
+      } catch {
+        engine.fail(TunnelGoodbye(.violation, "flow \(id): \(error)"))
+      }
+    case .end, .reset:
+      let isOver = codecs[id]?.receivedEnd() ?? false
+      give(frame, to: id)
+      if isOver { forget(id) }
+    case .refused:
+      give(frame, to: id)
+      forget(id)
+    case .credit: give(frame, to: id)
+    }
+  }
+
+  private func give(_ frame: FlowFrame, to id: FlowID) {
+    do throws(FlowViolation) {
+      try hub?.receive(frame, on: id)
+    } catch {
+      engine.fail(.flow(error))
+    }
+  }
+
+  private func forget(_ id: FlowID) {
+    guard let codec = codecs.removeValue(forKey: id) else { return }
+    statistics += codec.statistics
+    let figures = codec.statistics
+    setup.logger.debug(
+      "flow closed",
+      metadata: [
+        "flow.id": "\(id)", "target": "\(codec.target)", "sent": "\(figures.plainSent)", "sent.wire": "\(figures.wireSent)",
+        "received": "\(figures.plainReceived)", "received.wire": "\(figures.wireReceived)",
+      ])
+  }
+
+  private func watchDeadline() {
+    guard !isClosed, let deadline = engine.deadline else { return }
+    if let timer, timer.at == deadline { return }
+    timer?.task.cancel()
+    let task = loop.assumeIsolated().scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(deadline.nanoseconds, 0)))) { [weak self] in
+      guard let self else { return }
+      self.timer = nil
+      self.engine.handleDeadline(at: TunnelLink.now())
+      self.drain()
+    }
+    timer = (deadline, task)
+  }
+}
+
+// MARK: The hub's transport
+
+extension TunnelLink: FlowTransport {
+  /// Never zero while the channel says it is writable: only then will it also say when it is writable again.
+  var space: Int {
+    guard let context, !isClosed, context.channel.isWritable else { return 0 }
+    return max(TCPSocket.waterMarks.high - bufferedOctets, 1)
+  }
+
+  func transmit(_ frame: FlowFrame, on id: FlowID) {
+    guard let context, !isClosed else { return }
+    switch frame {
+    case .open(let target, _):
+      let coding: DataCoding = setup.compresses ? .zstd : .plain
+      codecs[id] = FlowCodec(target: target, outbound: coding, inbound: .plain)
+      write(.flow(id, frame, codings: FlowCodings(outbound: coding, inbound: coding)), context)
+    case .opened:
+      let coding = codecs[id]?.outbound ?? .plain
+      write(.flow(id, frame, codings: FlowCodings(outbound: coding, inbound: coding)), context)
+    case .data(let plain):
+      guard let codec = codecs[id] else { return }
+      let (kind, payload) = codec.encode(plain)
+      octetsSinceDeal += payload.readableBytes
+      group?.noteTraffic()
+      write(kind, payload, of: id, context)
+    case .end, .reset:
+      write(.flow(id, frame, codings: .plain), context)
+      if codecs[id]?.sentEnd() == true { forget(id) }
+    case .refused:
+      write(.flow(id, frame, codings: .plain), context)
+      forget(id)
+    case .credit: write(.flow(id, frame, codings: .plain), context)
+    }
+  }
+
+  func flush() { context?.flush() }
+
+  private func write(_ frame: TunnelFrame, _ context: ChannelHandlerContext) {
+    var buffer = context.channel.allocator.buffer(capacity: 32)
+    frame.write(into: &buffer)
+    context.write(wrapOutboundOut(buffer), promise: nil)
+  }
+
+  private func write(_ kind: TunnelFrame.Kind, _ payload: ByteBuffer, of id: FlowID, _ context: ChannelHandlerContext) {
+    if kind == .data, payload.readerIndex >= TunnelLimits.headerOctets {  // an encoder has left room for the header
+      var whole = payload
+      whole.moveReaderIndex(to: payload.readerIndex - TunnelLimits.headerOctets)
+      var header = ByteBuffer()
+      TunnelFrame.writeHeader(kind, flow: id, payload: payload.readableBytes, into: &header)
+      whole.setBuffer(header, at: whole.readerIndex)
+      context.write(wrapOutboundOut(whole), promise: nil)
+      return
+    }
+    let copies = payload.readableBytes <= TunnelLink.copiedPayload
+    var buffer = context.channel.allocator.buffer(capacity: TunnelLimits.headerOctets + (copies ? payload.readableBytes : 0))
+    TunnelFrame.writeHeader(kind, flow: id, payload: payload.readableBytes, into: &buffer)
+    if copies { buffer.writeImmutableBuffer(payload) }
+    context.write(wrapOutboundOut(buffer), promise: nil)
+    if !copies { context.write(wrapOutboundOut(payload), promise: nil) }
+  }
+}
+
+// MARK: Warming
+
+extension TunnelLink {
+  private static let padding = ByteBuffer(repeating: 0, count: TunnelLimits.dataOctets)
+
+  /// Opens this end's sending direction, and keeps it open while the hold lasts.
+  func warm(_ request: WarmRequest) {
+    guard isEstablished else { return }
+    if warmUp == nil {
+      warmUp = WarmUp(request, at: TunnelLink.now())
+      stepWarmUp()
+    } else {
+      warmUp?.extend(request, at: TunnelLink.now())
+    }
+  }
+
+  /// Asks the peer to do the same.
+  func askToWarm(_ request: WarmRequest) {
+    guard isEstablished else { return }
+    engine.send(.warm(request))
+    drain()
+  }
+
+  private func stepWarmUp() {
+    warmTask = nil
+    guard var warmUp, let context, !isClosed else { return }
+    let state = TCPSocket.state(context.channel)
+    let buffered = bufferedOctets
+    let reading = WarmUp.Reading(
+      delivered: state?.acknowledged ?? 0, congestionWindow: state?.congestionWindow ?? 0, unsent: (state?.unsent ?? 0) + buffered,
+      isBusy: group?.isBusy == true || hub?.isStarved == true)
+    // Without a rate limit of its own a connection that opens its window could overrun the path: padding at least keeps to the path's rate.
+    let step = warmUp.step(reading, at: TunnelLink.now())
+    self.warmUp = warmUp
+    if group?.isLimited != true { setPacing(warmUp.isOpening ? warmUp.request.rate : nil) }
+    switch step {
+    case .pad(let octets, let again):
+      if octets > 0, context.channel.isWritable { pad(min(octets, TunnelLink.paddingAtOnce), context) }
+      scheduleWarmUp(again)
+    case .opened(let window, let isFull, let again):
+      setup.logger.debug(
+        "tunnel connection warm", metadata: ["peer": "\(peer?.node.text ?? "")", "window": "\(window)", "full": "\(isFull)"])
+      scheduleWarmUp(again)
+      events.opened(self, window, isFull)
+    case .over: self.warmUp = nil
+    }
+  }
+
+  private func scheduleWarmUp(_ at: Instant) {
+    warmTask = loop.assumeIsolated().scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(at.nanoseconds, 0)))) { [weak self] in
+      self?.stepWarmUp()
+    }
+  }
+
+  private func pad(_ octets: Int, _ context: ChannelHandlerContext) {
+    var left = octets
+    group?.notePadding()
+    while left > 0, let payload = TunnelLink.padding.getSlice(at: 0, length: min(left, TunnelLimits.dataOctets)) {
+      write(.pad, payload, of: FlowID(0), context)
+      left -= payload.readableBytes
+    }
+    context.flush()
+  }
+}

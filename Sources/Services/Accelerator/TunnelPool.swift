@@ -1,0 +1,170 @@
+import Flows
+import Interception
+import Logging
+import NIOCore
+import NIOPosix
+import Tunnel
+import Vocabulary
+
+/// The tunnel connections of one event loop to one peer: dialled at the start, dialled again when they end.
+final class TunnelPool {
+  static let connectLimit = TimeAmount.seconds(5)
+  /// Between two tries to reach a peer that is away: 100 ms doubled up to 5 s, each drawn from its half to its whole, so that several accelerators
+  /// do not all come back at once.
+  static let firstPause = 0.1
+  static let longestPause = 5.0
+  /// Applications that wait for the first connection of a pool, and how long.
+  static let maximumWaiting = 256
+  static let waitingLimit = TimeAmount.seconds(5)
+
+  private struct Slot {
+    var link: TunnelLink?
+    /// Failures in a row.
+    var failures = 0
+    var task: Scheduled<Void>?
+  }
+
+  private struct Waiting {
+    var target: FlowTarget
+    var client: any WaitingClient
+    var since: NIODeadline
+  }
+
+  let peer: AcceleratorSettings.Peer
+  private let loop: any EventLoop
+  private let logger: Logger
+  /// Makes a link for a channel of this loop.
+  private let makeLink: (@escaping (TunnelLink) -> Void, @escaping (TunnelLink, TunnelClosure) -> Void) -> TunnelLink
+  private var slots: [Slot]
+  private var waiting: [Waiting] = []
+  private var waitingTask: Scheduled<Void>?
+  private var random = SystemRandomNumberGenerator()
+  private var isStopped = false
+  private var isReachable = true
+
+  /// - Parameter makeLink: makes a dialling link from what to do once it is established and once it is closed.
+  init(
+    peer: AcceleratorSettings.Peer, connections: Int, loop: any EventLoop, logger: Logger,
+    makeLink: @escaping (@escaping (TunnelLink) -> Void, @escaping (TunnelLink, TunnelClosure) -> Void) -> TunnelLink
+  ) {
+    self.peer = peer
+    self.loop = loop
+    self.logger = logger
+    self.makeLink = makeLink
+    slots = [Slot](repeating: Slot(), count: connections)
+  }
+
+  var establishedCount: Int { slots.count { $0.link?.isEstablished == true } }
+
+  func start() {
+    for index in slots.indices { dial(index) }
+  }
+
+  func stop() {
+    isStopped = true
+    waitingTask?.cancel()
+    for slot in slots {
+      slot.task?.cancel()
+      slot.link?.close(TunnelGoodbye(.stopping, "\(peer.node)'s peer is being stopped"))
+    }
+    refuseWaiting { _ in true }
+  }
+}
+
+// MARK: Flows
+
+extension TunnelPool {
+  func open(_ target: FlowTarget, for client: any WaitingClient) {
+    if let link = best() { return link.open(target, for: client) }
+    guard !isStopped, waiting.count < TunnelPool.maximumWaiting else { return client.refuse(.lost) }
+    waiting.append(Waiting(target: target, client: client, since: .now()))
+    watchWaiting()
+  }
+
+  /// The connection that a new flow waits least on: none starved before any starved, then the fewest flows, then a warm one.
+  private func best() -> TunnelLink? {
+    slots.compactMap(\.link).filter(\.isEstablished).min { rank($0) < rank($1) }
+  }
+
+  private func rank(_ link: TunnelLink) -> (Int, Int, Int) { (link.hasBacklog ? 1 : 0, link.flowCount, link.isWarm ? 0 : 1) }
+
+  private func serveWaiting() {
+    let clients = waiting
+    waiting = []
+    waitingTask?.cancel()
+    waitingTask = nil
+    for entry in clients where entry.client.channel.isActive { open(entry.target, for: entry.client) }
+  }
+
+  private func watchWaiting() {
+    guard waitingTask == nil, let first = waiting.first else { return }
+    waitingTask = loop.assumeIsolated().scheduleTask(deadline: first.since + TunnelPool.waitingLimit) { [weak self] in
+      guard let self else { return }
+      self.waitingTask = nil
+      let now = NIODeadline.now()
+      self.refuseWaiting { now - $0.since >= TunnelPool.waitingLimit }
+      self.watchWaiting()
+    }
+  }
+
+  private func refuseWaiting(_ isDue: (Waiting) -> Bool) {
+    let due = waiting.filter(isDue)
+    waiting.removeAll(where: isDue)
+    for entry in due { entry.client.refuse(.lost) }
+  }
+}
+
+// MARK: Connections
+
+extension TunnelPool {
+  private func dial(_ index: Int) {
+    guard !isStopped else { return }
+    let link = makeLink(
+      { [weak self] link in self?.established(index, link) },
+      { [weak self] link, closure in self?.closed(index, link, closure) })
+    slots[index].link = link
+    let bound = NIOLoopBound(link, eventLoop: loop)
+    let connecting = ClientBootstrap(group: loop)
+      .connectTimeout(TunnelPool.connectLimit)
+      .channelOption(.writeBufferWaterMark, value: TCPSocket.waterMarks)
+      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TCPSocket.readOctets))
+      .channelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
+      }
+    do {
+      connecting.connect(to: try SocketAddress(peer.tunnel)).assumeIsolated().whenFailure { [weak self] error in
+        // With a channel the link has reported its end itself.
+        self?.closed(index, link, .here(TunnelGoodbye(.silent, describe(error))))
+      }
+    } catch {
+      closed(index, link, .here(TunnelGoodbye(.silent, describe(error))))
+    }
+  }
+
+  private func established(_ index: Int, _ link: TunnelLink) {
+    slots[index].failures = 0
+    if !isReachable {
+      isReachable = true
+      logger.notice("peer \(peer.node) is back", metadata: ["tunnel": "\(peer.tunnel)"])
+    }
+    serveWaiting()
+  }
+
+  private func closed(_ index: Int, _ link: TunnelLink, _ closure: TunnelClosure) {
+    guard slots[index].link === link, !isStopped else { return }
+    slots[index].link = nil
+    slots[index].failures += 1
+    report(closure)
+    let longest = min(TunnelPool.firstPause * Double(1 << min(slots[index].failures - 1, 10)), TunnelPool.longestPause)
+    let pause = Double.random(in: longest / 2...longest, using: &random)
+    slots[index].task = loop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(pause * 1e9))) { [weak self] in self?.dial(index) }
+  }
+
+  /// Once for the pool, not for each connection and each try: the first failure is for the operator, the others for the debugger.
+  private func report(_ closure: TunnelClosure) {
+    let isFirst = isReachable
+    if establishedCount == 0 { isReachable = false }
+    let level: Logger.Level = isFirst && !isReachable ? .warning : .debug
+    logger.log(level: level, "tunnel to \(peer.node) at \(peer.tunnel): \(closure); trying again")
+  }
+}
