@@ -114,6 +114,7 @@ let testTargets: [Target] = [
   tests(
     "ControllerTests",
     ["Controller", "ControlLink", "Hypervisors", "Probing", "Control", "Authentication", "Vocabulary", nioCore, nioPosix]),
+  tests("ControlLinkTests", ["ControlLink", "Control", "Vocabulary", nioCore, nioPosix, nioHTTP1, logging]),
   tests("LabTests", ["Lab", "LinuxNetwork", "WANEmulation", "Vocabulary"]),
 ]
 
