@@ -2,13 +2,21 @@ import NIOCore
 import NIOPosix
 import Vocabulary
 
-/// An event that a hypervisor sent by itself.
+/// An event that a hypervisor sent by itself, or its answer to a command that was given with `inquire`.
 package struct QMPEvent: Sendable, Hashable {
+  /// What came of an inquiry.
+  package enum Answer: Sendable, Hashable {
+    case success(JSON)
+    case failure(QMPError)
+  }
+
   package var name: String
   /// `.null` if the event has none.
   package var data: JSON
   /// QEMU's own wall clock, microseconds since 1970; nil if it could not tell (it sends -1 then).
   package var atMicroseconds: Int64?
+  /// Nil for what the hypervisor sent by itself; the command's name is in `name` otherwise.
+  package var answer: Answer?
 
   package init(name: String, data: JSON = .null, atMicroseconds: Int64? = nil) {
     self.name = name
@@ -116,6 +124,13 @@ package final class QMPConnection: Sendable {
     }
   }
 
+  /// Sends a command whose answer comes among the `events`, in its place: behind all that the hypervisor sent before it. Exactly one answer comes,
+  /// unless the connection ends first.
+  package func inquire(_ command: String, limit: TimeSpan = QMPConnection.defaultLimit) {
+    let handler = self.handler
+    channel.eventLoop.execute { handler.value.inquire(command, limit: limit, on: handler.eventLoop) }
+  }
+
   /// Closes the connection; unanswered commands fail with `.closed`. Closing again does nothing.
   package func close() { channel.close(promise: nil) }
 }
@@ -190,6 +205,21 @@ private final class QMPHandler: ChannelInboundHandler {
     context.writeAndFlush(wrapOutboundOut(ByteBuffer(string: JSON.object(message).line + "\n")), promise: nil)
   }
 
+  func inquire(_ command: String, limit: TimeSpan, on loop: any EventLoop) {
+    let promise = loop.makePromise(of: JSON.self)
+    // The promise is completed on this loop while the answer's line is taken, so the answer enters the stream in its place.
+    promise.futureResult.assumeIsolated().whenComplete { [events] result in
+      var event = QMPEvent(name: command)
+      switch result {
+      case .success(let value): event.answer = .success(value)
+      case .failure(let error):
+        event.answer = .failure(error as? QMPError ?? .refused(command: command, kind: "no class", reason: "\(error)"))
+      }
+      events.yield(event)
+    }
+    send(command, .null, limit: limit, promise: promise)
+  }
+
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     var incoming = unwrapInboundIn(data)
     received.writeBuffer(&incoming)
@@ -229,7 +259,9 @@ private final class QMPHandler: ChannelInboundHandler {
   }
 
   private static func time(of message: JSON) -> Int64? {
-    guard let stamp = message["timestamp"], let seconds = stamp["seconds"]?.int, seconds >= 0, let micros = stamp["microseconds"]?.int
+    // Seconds beyond the year 9999 are no time, and would not fit when counted in microseconds.
+    guard let stamp = message["timestamp"], let seconds = stamp["seconds"]?.int, (0...253_402_300_799).contains(seconds),
+      let micros = stamp["microseconds"]?.int, (0..<1_000_000).contains(micros)
     else {
       return nil
     }
