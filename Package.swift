@@ -22,7 +22,6 @@ let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
-let subprocess = Target.Dependency.product(name: "Subprocess", package: "swift-subprocess")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let collections = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
@@ -49,10 +48,10 @@ let adapters: [Target] = [
   layer("Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Compression", ["Vocabulary", "CZstd", nioCore]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
-  layer("Adapters", "Probing", ["Vocabulary", "Paths", nioCore, nioPosix, logging]),
+  layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", nioCore, nioPosix, logging]),
   layer("Adapters", "Hypervisors", ["Vocabulary", "Control", nioCore, nioPosix, logging]),
   layer("Adapters", "ControlLink", ["Vocabulary", "Control", nioCore, nioPosix, nioHTTP1, logging]),
-  layer("Adapters", "LinuxNetwork", ["Vocabulary", "CLinux", subprocess, logging]),
+  layer("Adapters", "LinuxNetwork", ["Vocabulary", "CLinux"]),
   layer("Adapters", "WANEmulation", ["Vocabulary", "LinuxNetwork"]),
 ]
 
@@ -75,11 +74,12 @@ let services: [Target] = [
   layer(
     "Services", "Controller",
     [
-      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Hypervisors", "Probing", hummingbird, yams, nioCore, nioPosix,
-      logging,
+      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Hypervisors", hummingbird, yams, nioCore, nioPosix,
+      nioHTTP1, logging,
     ]),
   layer(
-    "Services", "Lab", ["Vocabulary", "Control", "Hypervisors", "LinuxNetwork", "WANEmulation", subprocess, nioCore, nioPosix, logging]),
+    "Services", "Lab",
+    ["Vocabulary", "Control", "Authentication", "Hypervisors", "LinuxNetwork", "WANEmulation", crypto]),
 ]
 
 let apps: [Target] = [
@@ -113,8 +113,9 @@ let testTargets: [Target] = [
     ["Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
   tests(
     "ControllerTests",
-    ["Controller", "ControlLink", "Hypervisors", "Probing", "Control", "Authentication", "Vocabulary", nioCore, nioPosix]),
+    ["Controller", "ControlLink", "Hypervisors", "Control", "Authentication", "Vocabulary", nioCore, nioPosix, logging]),
   tests("ControlLinkTests", ["ControlLink", "Control", "Vocabulary", nioCore, nioPosix, nioHTTP1, logging]),
+  tests("ProbingTests", ["Probing", "Paths", "Control", "Vocabulary", nioCore, nioPosix, logging]),
   tests("LabTests", ["Lab", "LinuxNetwork", "WANEmulation", "Vocabulary"]),
 ]
 
@@ -125,7 +126,6 @@ let packages: [(name: String, dependency: Package.Dependency)] = [
   ("swift-collections", .package(url: "https://github.com/apple/swift-collections", from: "1.6.0")),
   ("swift-argument-parser", .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")),
   ("hummingbird", .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1")),
-  ("swift-subprocess", .package(url: "https://github.com/swiftlang/swift-subprocess", from: "1.0.2")),
   ("Yams", .package(url: "https://github.com/jpsim/Yams", from: "6.2.2")),
 ]
 

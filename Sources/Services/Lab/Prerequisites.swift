@@ -1,0 +1,50 @@
+import Foundation
+import LinuxNetwork
+
+/// What the lab stands on: root, Debian's programs, a guest's kernel, the agent for the guest.
+package struct Prerequisites: Sendable {
+  /// Where `scripts/setup` puts the guest's kernel and its modules.
+  package static let guestFolder = "/var/cache/longhaul/guest"
+
+  private static let programs: [(name: String, package: String)] = [
+    ("ip", "iproute2"), ("sysctl", "procps"), ("ping", "iputils-ping"), ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-nbd", "qemu-utils"),
+    ("mke2fs", "e2fsprogs"), ("cpio", "cpio"), ("strip", "binutils"), ("busybox", "busybox-static"), ("vsftpd", "vsftpd"), ("curl", "curl"),
+  ]
+
+  /// `longhaul`, for the nodes outside the guest.
+  let program: String
+  /// `longhaul-agent`, static.
+  let agent: String
+  let kernel: String
+  let modules: String
+  private let found: [String: String]
+
+  init(_ settings: LabSettings) throws(LabError) {
+    guard geteuid() == 0 else { throw .notRoot }
+    var found: [String: String] = [:]
+    for (name, package) in Prerequisites.programs {
+      guard let path = Shell.find(name) else { throw .missingProgram(name, package: package) }
+      found[name] = path
+    }
+    self.found = found
+    let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
+    program = settings.program ?? own
+    let folder = URL(fileURLWithPath: program).deletingLastPathComponent().path
+    agent = settings.agentProgram ?? "\(folder)/longhaul-agent"
+    kernel = "\(Prerequisites.guestFolder)/vmlinuz"
+    modules = "\(Prerequisites.guestFolder)/modules"
+    for path in [program, agent] where !FileManager.default.isExecutableFile(atPath: path) {
+      throw .missingFile(path, hint: "build it with `swift build -c release`, or name it with --agent-program")
+    }
+    for path in [kernel, modules] where !FileManager.default.fileExists(atPath: path) {
+      throw .missingFile(path, hint: "the guest's kernel comes with scripts/setup (run it as root)")
+    }
+    guard FileManager.default.fileExists(atPath: "/dev/net/tun") else {
+      throw .missingFile("/dev/net/tun", hint: "this kernel, or this container, has no TUN devices")
+    }
+  }
+
+  /// Where a program of the list is.
+  func path(of name: String) -> String { found[name] ?? name }
+}

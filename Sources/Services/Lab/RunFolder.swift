@@ -1,0 +1,66 @@
+import Foundation
+import LinuxNetwork
+import Synchronization
+
+/// The one run that a machine can have at a time: its lock, its folder, and the removal of what a run that was killed has left.
+package final class RunFolder: Sendable {
+  package static let path = "/run/longhaul-lab"
+  private static let lockPath = "/run/longhaul-lab.lock"
+  /// Every namespace of the lab is named so, and nothing else is.
+  package static let namespacePrefix = "lhlab-"
+
+  private let lock: Int32
+
+  /// Takes the lock and clears the ground.
+  package init() throws(LabError) {
+    let descriptor = open(RunFolder.lockPath, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
+    guard descriptor >= 0 else { throw .network(SystemError("open \(RunFolder.lockPath)").description) }
+    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+      close(descriptor)
+      throw .running(lock: RunFolder.lockPath)
+    }
+    lock = descriptor
+    RunFolder.clear()
+    do {
+      try FileManager.default.createDirectory(
+        atPath: RunFolder.path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+    } catch {
+      throw .network("cannot make \(RunFolder.path): \(error)")
+    }
+  }
+
+  /// Ends every process in the lab's namespaces, and removes them and the folder.
+  static func clear() {
+    for namespace in Namespace.all(prefix: namespacePrefix) { namespace.delete() }
+    try? FileManager.default.removeItem(atPath: path)
+  }
+
+  func file(_ name: String) -> String { "\(RunFolder.path)/\(name)" }
+
+  func write(_ text: String, to name: String) throws(LabError) -> String {
+    let path = file(name)
+    do {
+      try Data(text.utf8).write(to: URL(fileURLWithPath: path))
+      try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: path)
+    } catch {
+      throw .network("cannot write \(path): \(error)")
+    }
+    return path
+  }
+
+  /// Copies the logs of all parts to where the user wants them.
+  func keepLogs(in folder: String) {
+    let manager = FileManager.default
+    try? manager.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    for name in (try? manager.contentsOfDirectory(atPath: RunFolder.path)) ?? [] where name.hasSuffix(".log") {
+      try? manager.removeItem(atPath: "\(folder)/\(name)")
+      try? manager.copyItem(atPath: file(name), toPath: "\(folder)/\(name)")
+    }
+  }
+
+  /// Removes everything and gives the lock back.
+  package func remove() {
+    RunFolder.clear()
+    close(lock)
+  }
+}
