@@ -40,7 +40,9 @@ package struct EndpointKey: Sendable {
     guard var text = String(bytes: bytes, encoding: .utf8) else { throw .notHexadecimal(path: path) }
     while text.last?.isWhitespace == true { text.removeLast() }
     guard text.utf8.count >= 2 * EndpointKey.minimumOctets else { throw .tooShort(path: path) }
-    guard text.utf8.count <= 2 * EndpointKey.maximumOctets, let octets = octets(ofHexadecimal: text) else { throw .notHexadecimal(path: path) }
+    guard text.utf8.count <= 2 * EndpointKey.maximumOctets, let octets = octets(ofHexadecimal: text) else {
+      throw .notHexadecimal(path: path)
+    }
     self.init(octets: octets)
   }
 
@@ -93,7 +95,8 @@ package enum EndpointKeyError: Error, CustomStringConvertible {
   package var description: String {
     switch self {
     case .unreadable(let path): "key file \(path): cannot be read; make one with `longhaul keygen > \(path)` and copy it to every node"
-    case .tooShort(let path): "key file \(path): fewer than \(2 * EndpointKey.minimumOctets) hexadecimal digits; make one with `longhaul keygen`"
+    case .tooShort(let path):
+      "key file \(path): fewer than \(2 * EndpointKey.minimumOctets) hexadecimal digits; make one with `longhaul keygen`"
     case .notHexadecimal(let path): "key file \(path): not one line of hexadecimal digits in pairs; make one with `longhaul keygen`"
     }
   }

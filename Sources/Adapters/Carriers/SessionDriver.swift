@@ -293,7 +293,8 @@ extension SessionDriver {
       deadline = nil
       return
     }
-    if let deadline, deadline.at <= next, deadline.at > SessionDriver.now() { return }  // an early bell costs less than a new one for each packet
+    // An early bell costs less than a new one for each packet.
+    if let deadline, deadline.at <= next, deadline.at > SessionDriver.now() { return }
     deadline?.task.cancel()
     let bound = NIOLoopBound(self, eventLoop: loop)
     let task = loop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, next.nanoseconds)))) { bound.value.ring() }
