@@ -27,6 +27,10 @@ package final class FlowHub {
   private weak var transport: (any FlowTransport)?
   private var flows: [FlowID: Entry] = [:]
   private var isPumping = false
+  /// Octets of DATA that relays gave while frames were being handed over: the transport does not know of them yet.
+  private var untransmitted = 0
+  /// True after such octets left a flow with credit no room. The transport was not full, so it will not say that it has space.
+  private var hasSentAway = false
   /// True after a flow with credit found no space in the transport; the transport's owner then calls `transportHasSpace`.
   package private(set) var isStarved = false
   /// Flows whose sockets got something since the last flush.
@@ -177,8 +181,11 @@ extension FlowHub {
     guard let transport, flows[relay.flow]?.relay === relay else { return 0 }
     let credit = table.sendable(relay.flow)
     let space = max(transport.space, 0)
-    if credit > 0, space == 0 { isStarved = true }
-    return min(credit, space)
+    let room = min(credit, max(space - untransmitted, 0))
+    if credit > 0, room == 0 {
+      if space == 0 { isStarved = true } else { hasSentAway = true }
+    }
+    return room
   }
 
   func relay(_ relay: SocketRelay, read bytes: ByteBuffer) {
@@ -186,6 +193,7 @@ extension FlowHub {
     var bytes = bytes
     while let part = bytes.readSlice(length: min(maximumDataOctets, bytes.readableBytes)), part.readableBytes > 0 {
       table.send(part, on: relay.flow)
+      untransmitted += part.readableBytes
     }
     pump()
   }
@@ -222,9 +230,13 @@ extension FlowHub {
         transport?.transmit(frame, on: id)
         hasSent = true
       }
+      untransmitted = 0
     } while table.hasEvents
     isPumping = false
     if hasSent { transport?.flush() }
+    guard hasSentAway else { return }
+    hasSentAway = false
+    transportHasSpace()
   }
 
   private func handleEvents() {

@@ -123,13 +123,13 @@ extension SocketRelay {
   /// Sends on what is held, and reads on, as far as there is room.
   func resume() {
     guard let hub, !isAborted else { return }
-    if held.readableBytes > 0 {
+    // Until there is no room, not once: only for what found none does somebody call again.
+    while held.readableBytes > 0 {
       let room = hub.room(for: self)
       guard room > 0, let part = held.readSlice(length: min(room, held.readableBytes)) else { return }
       if held.readableBytes == 0 { held = ByteBuffer() }
       hub.relay(self, read: part)
     }
-    guard held.readableBytes == 0 else { return }
     if inputHasEnded { return tellInputEnd() }
     guard let context, !isReading, hub.room(for: self) > 0 else { return }
     isReading = true
