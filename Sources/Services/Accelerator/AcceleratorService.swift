@@ -76,7 +76,8 @@ package final class AcceleratorService: Sendable {
       "accelerator ready",
       metadata: [
         "node": "\(settings.node)", "entrance": "\(places.entrance.map(\.description) ?? "-")",
-        "tunnel": "\(places.tunnel.map(\.description) ?? "-")", "peers": "\(settings.peers.map { "\($0.node)=\($0.tunnel)" }.joined(separator: " "))",
+        "tunnel": "\(places.tunnel.map(\.description) ?? "-")",
+        "peers": "\(settings.peers.map { "\($0.node)=\($0.tunnel)" }.joined(separator: " "))",
       ])
     ready?(places)
     await untilCancelled()
@@ -100,6 +101,20 @@ package final class AcceleratorService: Sendable {
     var count = 0
     for shard in shards.withLock({ $0 }) { count += try await shard.eventLoop.submit { shard.value.establishedCount(to: peer) }.get() }
     return count
+  }
+
+  /// Flows that live on all tunnels, those that are being opened included.
+  package func flowCount() async throws -> Int {
+    var count = 0
+    for shard in shards.withLock({ $0 }) { count += try await shard.eventLoop.submit { shard.value.flowCount }.get() }
+    return count
+  }
+
+  /// What the flows of all tunnels came to since the start, those that still live included.
+  package func statistics() async throws -> FlowStatistics {
+    var sum = FlowStatistics()
+    for shard in shards.withLock({ $0 }) { sum += try await shard.eventLoop.submit { shard.value.statistics }.get() }
+    return sum
   }
 
   /// Ends every tunnel connection with a RST, as a network that forgets them does: for tests of what comes after.

@@ -1,4 +1,5 @@
 import Flows
+import Interception
 import Vocabulary
 
 /// What an accelerator is told at its start.
@@ -63,7 +64,10 @@ package struct AcceleratorSettings: Sendable {
   /// False: DATA goes out plain in both directions.
   package var compresses: Bool
   package var limits: FlowLimits
+  /// From a connection at the entrance to its whole CONNECT.
+  package var entranceLimit = AcceleratorSettings.defaultEntranceLimit
 
+  package static let defaultEntranceLimit = TimeSpan.nanoseconds(InterceptionLimits.handshake.nanoseconds)
   package static let defaultConnectionsPerPeer = 4
   package static let defaultLoops = 1
   /// 1,024 flows a connection: four connections carry 4,096, and a peer cannot make this end hold more sockets than that.
@@ -126,7 +130,7 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
 
 extension AcceleratorSettings {
   /// Throws on what can be told without opening anything.
-  func check() throws(AcceleratorError) {
+  package func check() throws(AcceleratorError) {
     guard entrance != nil || tunnel != nil else { throw .nothingToDo }
     var seen: Set<NodeID> = []
     for name in [node] + peers.map(\.node) {

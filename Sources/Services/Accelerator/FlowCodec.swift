@@ -3,21 +3,6 @@ import Flows
 import NIOCore
 import Tunnel
 
-/// What one flow came to on this tunnel connection, in octets.
-struct FlowStatistics: Sendable, Hashable {
-  var plainSent = 0
-  var wireSent = 0
-  var plainReceived = 0
-  var wireReceived = 0
-
-  static func += (a: inout FlowStatistics, b: FlowStatistics) {
-    a.plainSent += b.plainSent
-    a.wireSent += b.wireSent
-    a.plainReceived += b.plainReceived
-    a.wireReceived += b.wireReceived
-  }
-}
-
 /// The codecs of one flow. It lives from OPEN until both directions have said END or RESET, as the flow's table entry does.
 final class FlowCodec {
   /// Nil once this end has ended its direction.

@@ -25,12 +25,14 @@ final class Shard {
   private var pools: [NodeID: TunnelPool] = [:]
   private var groups: [NodeID: PacingGroup] = [:]
   private var accepted: [ObjectIdentifier: TunnelLink] = [:]
+  /// The figures of the tunnel connections that have ended.
+  private var ended = FlowStatistics()
   /// Orders to warm that are at work: one connection of a peer after another, so that each gets the whole rate.
   private var warming: [NodeID: WarmRequest] = [:]
 
   init(
-    loop: any EventLoop, settings: AcceleratorSettings, key: EndpointKey, shares: PacingShares, report: @escaping @Sendable (NodeReport) -> Void,
-    logger: Logger
+    loop: any EventLoop, settings: AcceleratorSettings, key: EndpointKey, shares: PacingShares,
+    report: @escaping @Sendable (NodeReport) -> Void, logger: Logger
   ) {
     self.loop = loop
     self.settings = settings
@@ -63,6 +65,17 @@ final class Shard {
   /// Connections to this peer, dialled and accepted, that may carry flows.
   func establishedCount(to peer: NodeID) -> Int { groups[peer]?.all.count { $0.isEstablished } ?? 0 }
 
+  var flowCount: Int { groups.values.reduce(0) { $0 + $1.all.reduce(0) { $0 + $1.flowCount } } }
+
+  /// What all flows of this loop came to, ended and living.
+  var statistics: FlowStatistics {
+    var sum = ended
+    for group in groups.values {
+      for link in group.all { sum += link.statistics }
+    }
+    return sum
+  }
+
   /// For tests: ends every tunnel connection as a network that forgets them does.
   func cutTunnels() {
     for group in groups.values {
@@ -75,7 +88,10 @@ final class Shard {
 
 extension Shard {
   func takeEntrance(_ channel: any Channel) throws {
-    try channel.pipeline.syncOperations.addHandler(HTTPConnectHandler(logger: logger) { [weak self] in self?.route($0, for: $1) })
+    let handler = HTTPConnectHandler(limit: .nanoseconds(settings.entranceLimit.nanoseconds), logger: logger) { [weak self] in
+      if let self { self.route($0, for: $1) } else { $1.refuse(.lost) }
+    }
+    try channel.pipeline.syncOperations.addHandler(handler)
   }
 
   /// A peer whose routes cover the target's address, or the target itself.
@@ -102,9 +118,10 @@ extension Shard {
       case .failure(let why): client.refuse(why)
       case .success(let far):
         do {
-          client.accept()
+          // The relay first: what came behind CONNECT goes through it. Nothing can be read from `far` before this turn of the loop is over,
+          // so the answer is still the first that the client sees.
           try SplitRelay.join(client.channel, far)
-          client.startRelaying()
+          client.accept()
         } catch {  // the client has gone meanwhile
           logger.debug("split flow not joined", metadata: ["target": "\(target)", "error": "\(error)"])
           SocketRelay.abort(far)
@@ -183,6 +200,7 @@ extension Shard {
   private func left(_ link: TunnelLink, _ closure: TunnelClosure) {
     guard let peer = link.peer?.node, let group = groups[peer] else { return }
     group.remove(link)
+    ended += link.statistics
     let figures = link.statistics
     logger.debug(
       "tunnel connection closed",

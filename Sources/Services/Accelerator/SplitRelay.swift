@@ -13,7 +13,9 @@ final class SplitRelay: ChannelInboundHandler {
   private var partner: SplitRelay?
   private var isReading = false
   private var inputHasEnded = false
+  private var outputShouldEnd = false
   private var outputHasEnded = false
+  private var hasFailed = false
 
   /// Joins two channels that read only on demand and allow remote half-closure, and begins to read.
   static func join(_ near: any Channel, _ far: any Channel) throws {
@@ -68,28 +70,27 @@ final class SplitRelay: ChannelInboundHandler {
 
   /// A FIN, behind everything that is still to be written.
   private func endOutput() {
-    guard let context else { return }
-    context.writeAndFlush(wrapOutboundOut(ByteBuffer())).assumeIsolated().whenComplete { _ in
+    guard let context, !outputShouldEnd else { return }
+    outputShouldEnd = true
+    context.writeAndFlush(wrapOutboundOut(ByteBuffer())).assumeIsolated().whenSuccess { _ in
       guard let context = self.context else { return }
       self.outputHasEnded = true
       if self.inputHasEnded { context.close(promise: nil) } else { context.close(mode: .output, promise: nil) }
     }
   }
 
-  func errorCaught(context: ChannelHandlerContext, error: any Error) { SocketRelay.abort(context.channel) }
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    hasFailed = true
+    SocketRelay.abort(context.channel)
+  }
 
   func channelInactive(context: ChannelHandlerContext) {
     let other = partner
     partner = nil
     other?.partner = nil
-    if let far = other?.context, let other {
-      // Both ends closed in good order: this side's last octets may still be on their way out over there. Anything else was a RST.
-      if inputHasEnded, outputHasEnded { other.closeWhenWritten(far) } else { SocketRelay.abort(far.channel) }
-    }
+    // NIO closes a channel whose both directions have ended, without an event for the second end: no error and an ended output mean a FIN. Its
+    // last octets may still be on their way out over there. Anything else was a RST.
+    if outputHasEnded, !hasFailed { other?.endOutput() } else if let far = other?.context { SocketRelay.abort(far.channel) }
     context.fireChannelInactive()
-  }
-
-  private func closeWhenWritten(_ context: ChannelHandlerContext) {
-    context.writeAndFlush(wrapOutboundOut(ByteBuffer())).assumeIsolated().whenComplete { _ in self.context?.close(promise: nil) }
   }
 }

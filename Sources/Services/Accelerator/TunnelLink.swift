@@ -59,7 +59,8 @@ final class TunnelLink: ChannelInboundHandler {
   private var warmTask: Scheduled<Void>?
   private var pacing: BitRate?
   private var octetsSinceDeal = 0
-  private(set) var statistics = FlowStatistics()
+  /// The figures of the flows that have ended.
+  private var ended = FlowStatistics()
   private(set) var roundTrip: TimeSpan?
   /// Set by the owner when the peer is known: who shares the rate with this connection.
   var group: PacingGroup?
@@ -84,6 +85,9 @@ extension TunnelLink {
   /// A warm-up is at work: padding is under way.
   var isOpeningWindow: Bool { warmUp?.isOpening == true }
   var isWarm: Bool { warmUp?.isOpening == false }
+
+  /// What all its flows came to, ended and living.
+  var statistics: FlowStatistics { codecs.values.reduce(into: ended) { $0 += $1.statistics } }
 
   func takeOctetsSinceDeal() -> Int {
     defer { octetsSinceDeal = 0 }
@@ -174,7 +178,7 @@ extension TunnelLink {
     warmTask?.cancel()
     warmUp = nil
     hub?.transportLost(.lost)
-    codecs.removeAll()
+    for id in codecs.keys.sorted() { forget(id) }
     events.closed(self, closure)
     // What was written before (a goodbye) still goes out.
     guard let context else { return }
@@ -263,7 +267,7 @@ extension TunnelLink {
 
   private func forget(_ id: FlowID) {
     guard let codec = codecs.removeValue(forKey: id) else { return }
-    statistics += codec.statistics
+    ended += codec.statistics
     let figures = codec.statistics
     setup.logger.debug(
       "flow closed",

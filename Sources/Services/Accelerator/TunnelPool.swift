@@ -13,7 +13,7 @@ final class TunnelPool {
   /// do not all come back at once.
   static let firstPause = 0.1
   static let longestPause = 5.0
-  /// Applications that wait for the first connection of a pool, and how long.
+  /// Applications that wait for the first connection of a pool, and how long: over a peer's restart. When it has been away for longer, nobody waits.
   static let maximumWaiting = 256
   static let waitingLimit = TimeAmount.seconds(5)
 
@@ -40,7 +40,8 @@ final class TunnelPool {
   private var waitingTask: Scheduled<Void>?
   private var random = SystemRandomNumberGenerator()
   private var isStopped = false
-  private var isReachable = true
+  /// Since when no connection stands; nil while one does, and before the first try has failed.
+  private var awaySince: NIODeadline?
 
   /// - Parameter makeLink: makes a dialling link from what to do once it is established and once it is closed.
   init(
@@ -76,7 +77,8 @@ final class TunnelPool {
 extension TunnelPool {
   func open(_ target: FlowTarget, for client: any WaitingClient) {
     if let link = best() { return link.open(target, for: client) }
-    guard !isStopped, waiting.count < TunnelPool.maximumWaiting else { return client.refuse(.lost) }
+    let isAway = awaySince.map { .now() - $0 >= TunnelPool.waitingLimit } ?? false
+    guard !isStopped, !isAway, waiting.count < TunnelPool.maximumWaiting else { return client.refuse(.lost) }
     waiting.append(Waiting(target: target, client: client, since: .now()))
     watchWaiting()
   }
@@ -143,8 +145,8 @@ extension TunnelPool {
 
   private func established(_ index: Int, _ link: TunnelLink) {
     slots[index].failures = 0
-    if !isReachable {
-      isReachable = true
+    if awaySince != nil {
+      awaySince = nil
       logger.notice("peer \(peer.node) is back", metadata: ["tunnel": "\(peer.tunnel)"])
     }
     serveWaiting()
@@ -162,9 +164,9 @@ extension TunnelPool {
 
   /// Once for the pool, not for each connection and each try: the first failure is for the operator, the others for the debugger.
   private func report(_ closure: TunnelClosure) {
-    let isFirst = isReachable
-    if establishedCount == 0 { isReachable = false }
-    let level: Logger.Level = isFirst && !isReachable ? .warning : .debug
+    let goesAway = awaySince == nil && establishedCount == 0
+    if goesAway { awaySince = .now() }
+    let level: Logger.Level = goesAway ? .warning : .debug
     logger.log(level: level, "tunnel to \(peer.node) at \(peer.tunnel): \(closure); trying again")
   }
 }

@@ -1,0 +1,124 @@
+import Accelerator
+import Compression
+import NIOCore
+import Testing
+import Vocabulary
+
+extension Loopback {
+  @Suite("Compression in a tunnel")
+  struct TunnelCompressionTests {
+    private func transfer(_ bytes: [UInt8], compresses: Bool = true) async throws -> FlowStatistics {
+      let (figures, isRead) = AsyncStream.makeStream(of: FlowStatistics.self)
+      try await Pair.with(.init(compresses: compresses)) { pair in
+        let (client, server) = try await pair.flow()
+        #expect(try await exchange(client, bytes, server, []).atServer == bytes)
+        try await pair.waitForNoFlows()
+        let (sent, received) = (try await pair.a.statistics(), try await pair.b.statistics())
+        #expect(sent.plainSent == bytes.count && received.plainReceived == bytes.count)
+        #expect(sent.wireSent == received.wireReceived)
+        isRead.yield(sent)
+      }
+      var iterator = figures.makeAsyncIterator()
+      return try #require(await iterator.next())
+    }
+
+    @Test("shrinks what can be shrunk")
+    func text() async throws {
+      let figures = try await transfer(AcceleratorTests.text(4_000_000, seed: 1))
+      #expect(figures.wireSent < figures.plainSent / 3)
+    }
+
+    @Test("gives up on what cannot, which then grows by less than a thousandth")
+    func noise() async throws {
+      let figures = try await transfer(pattern(8_000_000, seed: 1))
+      #expect(figures.wireSent < figures.plainSent + figures.plainSent / 1_000)
+    }
+
+    @Test("comes back when a flow turns from noise to text")
+    func turning() async throws {
+      let figures = try await transfer(pattern(1_000_000, seed: 1) + AcceleratorTests.text(12_000_000, seed: 1))
+      #expect(figures.wireSent < figures.plainSent * 2 / 3)
+    }
+
+    @Test("is off when it was switched off")
+    func off() async throws {
+      let figures = try await transfer(AcceleratorTests.text(1_000_000, seed: 1), compresses: false)
+      #expect(figures.wireSent == figures.plainSent)
+    }
+  }
+}
+
+@Suite("The codec of one direction of a flow")
+struct CodecTests {
+  @Test("gives back what went in, batch by batch, text and noise mixed", arguments: UInt64(1)...20)
+  func roundTrip(seed: UInt64) throws {
+    var random = SeededGenerator(seed: seed)
+    var encoder = FlowEncoder()
+    var decoder = FlowDecoder()
+    for _ in 0..<200 {
+      let count = Int.random(in: 1...32_768, using: &random)
+      let plain = ByteBuffer(bytes: Bool.random(using: &random) ? text(count, seed: random.next()) : pattern(count, seed: random.next()))
+      switch encoder.encode(plain, reserving: 8) {
+      case .literal(let bytes): #expect(bytes == plain)
+      case .compressed(let bytes):
+        #expect(bytes.readerIndex == 8)
+        #expect(bytes.readableBytes <= 32_768 + 512)  // TunnelLimits.payloadOctets
+        #expect(try decoder.decode(bytes, atMost: 32_768) == plain)
+      }
+    }
+  }
+
+  @Test("makes no context for a few short messages")
+  func shortMessages() {
+    var encoder = FlowEncoder()
+    for _ in 0..<1_000 {
+      guard case .literal = encoder.encode(ByteBuffer(repeating: 1, count: 32)) else {
+        Issue.record("a short message was compressed")
+        return
+      }
+    }
+    let holdsContext = encoder.holdsContext
+    #expect(!holdsContext)
+  }
+
+  @Test("frees its context when it gives up, at both ends")
+  func givesUp() throws {
+    var encoder = FlowEncoder()
+    var decoder = FlowDecoder()
+    for number in 0..<8 {
+      if case .compressed(let bytes) = encoder.encode(ByteBuffer(bytes: pattern(32_768, seed: UInt64(number)))) {
+        _ = try decoder.decode(bytes, atMost: 32_768)
+      }
+    }
+    let contexts = (encoder.holdsContext, decoder.holdsContext)
+    #expect(contexts == (false, false))
+  }
+
+  @Test("gives out no more than one frame may stand for")
+  func bomb() {
+    guard var compressor = ZstdCompressor() else { return }
+    var packed = ByteBuffer()
+    compressor.compress(ByteBuffer(repeating: 0, count: 64 << 20), .flush, into: &packed)
+    #expect(packed.readableBytes < 32_768)
+    var decoder = FlowDecoder()
+    do throws(DecompressionError) {
+      _ = try decoder.decode(packed, atMost: 32_768)
+      Issue.record("64 MiB came out of one frame")
+    } catch {
+      #expect(error == .tooLarge(limit: 32_768))
+    }
+  }
+
+  @Test("answers noise and damaged data with an error", arguments: UInt64(1)...40)
+  func damaged(seed: UInt64) {
+    var random = SeededGenerator(seed: seed)
+    var noise = FlowDecoder()
+    _ = try? noise.decode(ByteBuffer(bytes: pattern(1_000, seed: seed)), atMost: 32_768)
+    var encoder = FlowEncoder()
+    guard case .compressed(let good) = encoder.encode(ByteBuffer(bytes: text(20_000, seed: seed))) else { return }
+    var bytes = Array(good.readableBytesView)
+    for _ in 0..<3 { bytes[Int.random(in: 0..<bytes.count, using: &random)] ^= UInt8.random(in: 1...255, using: &random) }
+    var decoder = FlowDecoder()
+    if let plain = try? decoder.decode(ByteBuffer(bytes: bytes), atMost: 32_768) { #expect(plain.readableBytes <= 32_768) }
+  }
+}

@@ -1,0 +1,215 @@
+import Glibc
+
+/// A blocking TCP socket on loopback, as a plain application has one. Every wait has a limit, so that a test fails instead of hanging.
+final class Socket: Sendable {
+  let descriptor: Int32
+
+  static let limit = timeval(tv_sec: 20, tv_usec: 0)
+
+  struct Failure: Error, CustomStringConvertible {
+    let call: String
+    let code: Int32
+    var description: String { "\(call): \(String(cString: strerror(code)))" }
+  }
+
+  private init(_ descriptor: Int32) {
+    self.descriptor = descriptor
+    var limit = Socket.limit
+    setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+    setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+  }
+
+  deinit { Glibc.close(descriptor) }
+
+  private static func address(_ port: UInt16, _ host: UInt32) -> sockaddr_in {
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = host.bigEndian
+    return address
+  }
+
+  private static func with<R>(_ port: UInt16, _ host: UInt32, _ body: (UnsafePointer<sockaddr>, socklen_t) -> R) -> R {
+    var address = address(port, host)
+    return withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    }
+  }
+
+  static func connect(_ port: UInt16) throws -> Socket {
+    let socket = Socket(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
+    guard with(port, 0x7f00_0001, { Glibc.connect(socket.descriptor, $0, $1) }) == 0 else { throw Failure(call: "connect", code: errno) }
+    return socket
+  }
+
+  /// On every loopback address.
+  static func listen(receiveBuffer: Int32? = nil) throws -> (socket: Socket, port: UInt16) {
+    let socket = Socket(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
+    if let receiveBuffer { socket.setReceiveBuffer(receiveBuffer) }  // what it accepts inherits it
+    guard with(0, 0, { Glibc.bind(socket.descriptor, $0, $1) }) == 0, Glibc.listen(socket.descriptor, 512) == 0 else {
+      throw Failure(call: "listen", code: errno)
+    }
+    var address = sockaddr_in()
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    _ = withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(socket.descriptor, $0, &length) }
+    }
+    return (socket, UInt16(bigEndian: address.sin_port))
+  }
+
+  /// A port where nobody listens.
+  static func freePort() throws -> UInt16 { try listen().port }
+
+  func accept() throws -> Socket {
+    let descriptor = Glibc.accept(descriptor, nil, nil)
+    guard descriptor >= 0 else { throw Failure(call: "accept", code: errno) }
+    return Socket(descriptor)
+  }
+
+  func write(_ bytes: [UInt8]) throws {
+    var sent = 0
+    while sent < bytes.count {
+      let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
+      guard count > 0 else { throw Failure(call: "send", code: errno) }
+      sent += count
+    }
+  }
+
+  /// Up to `count` octets; empty at the end of the stream.
+  func read(atMost count: Int = 65_536) throws -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    let got = bytes.withUnsafeMutableBytes { Glibc.recv(descriptor, $0.baseAddress, $0.count, 0) }
+    guard got >= 0 else { throw Failure(call: "recv", code: errno) }
+    if got == count { return bytes }
+    return Array(bytes.prefix(got))
+  }
+
+  func read(exactly count: Int) throws -> [UInt8] {
+    var bytes: [UInt8] = []
+    while bytes.count < count {
+      let part = try read(atMost: count - bytes.count)
+      guard !part.isEmpty else { throw Failure(call: "end of stream after \(bytes.count) of \(count) octets", code: 0) }
+      bytes += part
+    }
+    return bytes
+  }
+
+  func readToEnd() throws -> [UInt8] {
+    var bytes: [UInt8] = []
+    while true {
+      let part = try read()
+      if part.isEmpty { return bytes }
+      bytes += part
+    }
+  }
+
+  /// True if the connection ends with a RST, whatever comes before it.
+  func endsWithReset() throws -> Bool {
+    do {
+      while try !read().isEmpty {}
+      return false
+    } catch let failure as Failure where failure.code == ECONNRESET {
+      return true
+    }
+  }
+
+  func endOutput() { shutdown(descriptor, Int32(SHUT_WR)) }
+
+  /// Closes so that the peer sees a RST.
+  func reset() {
+    var option = linger(l_onoff: 1, l_linger: 0)
+    setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+    disconnect()
+  }
+
+  /// `deinit` closes; this takes the descriptor's connection away at once by connecting it to nowhere (AF_UNSPEC sends a RST on TCP).
+  private func disconnect() {
+    var nowhere = sockaddr()
+    nowhere.sa_family = sa_family_t(AF_UNSPEC)
+    for _ in 0..<10_000 {
+      guard Glibc.connect(descriptor, &nowhere, socklen_t(MemoryLayout<sockaddr>.size)) != 0, errno == EBUSY else { return }
+      // The kernel refuses while a thread waits in recv or send: wake it.
+      shutdown(descriptor, Int32(SHUT_RDWR))
+      sched_yield()
+    }
+  }
+
+  /// Writes without waiting; how many octets the kernel took, 0 when it takes none.
+  func writeSome(_ bytes: [UInt8]) throws -> Int {
+    let count = bytes.withUnsafeBytes {
+      Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
+    }
+    if count < 0, errno == EAGAIN { return 0 }
+    guard count >= 0 else { throw Failure(call: "send", code: errno) }
+    return count
+  }
+
+  /// Waits until the kernel takes octets again; false if it has not within `milliseconds`.
+  func waitForRoom(_ milliseconds: Int32) -> Bool {
+    var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+    return poll(&entry, 1, milliseconds) > 0
+  }
+
+  /// True once writing fails, tried for so long.
+  func writingFails(within limit: Duration) -> Bool {
+    let until = ContinuousClock.now + limit
+    while ContinuousClock.now < until {
+      do { _ = try writeSome([1]) } catch { return true }
+      usleep(1_000)
+    }
+    return false
+  }
+
+  /// Octets, an end or an error can be read.
+  var hasInput: Bool {
+    var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    return poll(&entry, 1, 0) > 0
+  }
+
+  func setReceiveBuffer(_ octets: Int32) {
+    var octets = octets
+    setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &octets, socklen_t(MemoryLayout<Int32>.size))
+  }
+
+  /// The head of an HTTP answer, up to and with its empty line, read octet by octet so that nothing behind it is taken.
+  func head() throws -> String {
+    var bytes: [UInt8] = []
+    while !bytes.suffix(4).elementsEqual(Array("\r\n\r\n".utf8)) { bytes += try read(exactly: 1) }
+    return String(decoding: bytes, as: UTF8.self)
+  }
+}
+
+/// Both ends send at once, end their sending, and read to the other's end: what each of them got.
+func exchange(_ client: Socket, _ up: [UInt8], _ server: Socket, _ down: [UInt8]) async throws -> (atServer: [UInt8], atClient: [UInt8]) {
+  async let sendingUp: Void = onThread {
+    try client.write(up); client.endOutput()
+  }
+  async let sendingDown: Void = onThread {
+    try server.write(down); server.endOutput()
+  }
+  async let atServer = onThread { try server.readToEnd() }
+  async let atClient = onThread { try client.readToEnd() }
+  let got = try await (atServer, atClient)
+  _ = try await (sendingUp, sendingDown)
+  return got
+}
+
+/// Runs blocking work on a thread of its own.
+func onThread<T: Sendable>(_ work: @escaping @Sendable () throws -> T) async throws -> T {
+  try await withCheckedThrowingContinuation { continuation in
+    let box = Box { continuation.resume(with: Result { try work() }) }
+    var thread = pthread_t()
+    pthread_create(
+      &thread, nil,
+      { argument in
+        Unmanaged<Box>.fromOpaque(argument!).takeRetainedValue().work()
+        return nil
+      }, Unmanaged.passRetained(box).toOpaque())
+    pthread_detach(thread)
+  }
+}
+
+private final class Box: Sendable {
+  let work: @Sendable () -> Void
+  init(_ work: @escaping @Sendable () -> Void) { self.work = work }
+}

@@ -1,0 +1,158 @@
+import Flows
+import NIOCore
+import Testing
+import Tunnel
+import Vocabulary
+
+@Suite("Tunnel frames")
+struct FrameTests {
+  static let hello = TunnelHello(node: "a", peer: "b", maximumFlows: 1_024, nonce: [UInt8](0..<32))
+
+  /// One of each kind, with the longest and the shortest of what varies.
+  static let samples: [TunnelFrame] = [
+    .hello(hello),
+    .proof([UInt8](32..<64)),
+    .flow(
+      FlowID(1), .open(FlowTarget(host: "10.2.0.5", port: 21), window: 16 << 20), codings: FlowCodings(outbound: .zstd, inbound: .plain)),
+    .flow(
+      FlowID(.max), .open(FlowTarget(host: String(repeating: "x", count: 255), port: 65_535), window: .max),
+      codings: FlowCodings(outbound: .plain, inbound: .zstd)),
+    .flow(FlowID(1), .opened(window: 0), codings: .plain),
+    .flow(FlowID(2), .refused(.hostUnreachable), codings: .plain),
+    .flow(FlowID(3), .data(ByteBuffer(bytes: [1, 2, 3])), codings: .plain),
+    .flow(FlowID(3), .data(ByteBuffer(repeating: 9, count: TunnelLimits.payloadOctets)), codings: .plain),
+    .flow(FlowID(3), .data(ByteBuffer()), codings: .plain),
+    .flow(FlowID(3), .credit(8 << 20), codings: .plain),
+    .flow(FlowID(3), .end, codings: .plain),
+    .flow(FlowID(3), .reset, codings: .plain),
+    .literal(FlowID(4), ByteBuffer(repeating: 5, count: TunnelLimits.dataOctets)),
+    .ping(.max),
+    .pong(7),
+    .pad(0),
+    .pad(TunnelLimits.payloadOctets),
+    .warm(WarmRequest(rate: .megabitsPerSecond(96), roundTrip: .milliseconds(Int64(300)), hold: .seconds(Int64(60)))),
+    .goodbye(TunnelGoodbye(.wrongKey, "a and b have different keys")),
+    .goodbye(TunnelGoodbye(.other, "")),
+  ]
+
+  static func encoded(_ frames: [TunnelFrame]) -> ByteBuffer {
+    var buffer = ByteBuffer()
+    for frame in frames { frame.write(into: &buffer) }
+    return buffer
+  }
+
+  @Test("come out as they went in, whatever the pieces they arrive in", arguments: [1, 2, 7, 8, 9, 1_000, 32_768, 1 << 20])
+  func roundTrip(piece: Int) throws {
+    var wire = FrameTests.encoded(FrameTests.samples)
+    var decoder = TunnelFrameDecoder()
+    var got: [TunnelFrame] = []
+    while let part = wire.readSlice(length: min(piece, wire.readableBytes)), part.readableBytes > 0 {
+      decoder.append(part)
+      while let frame = try decoder.next() { got.append(frame) }
+      #expect(decoder.bufferedOctets <= TunnelLimits.headerOctets + TunnelLimits.payloadOctets)
+    }
+    #expect(got == FrameTests.samples)
+    #expect(decoder.bufferedOctets == 0)
+  }
+
+  @Test("that are cut short anywhere are waited for, not guessed")
+  func cutShort() throws {
+    for frame in FrameTests.samples {
+      let whole = FrameTests.encoded([frame])
+      let step = max(whole.readableBytes / 300, 1)
+      for count in stride(from: 0, to: whole.readableBytes, by: step) {
+        var decoder = TunnelFrameDecoder()
+        decoder.append(FrameTests.encoded([.hello(FrameTests.hello)]))
+        _ = try decoder.next()
+        decoder.append(whole.getSlice(at: 0, length: count) ?? ByteBuffer())
+        #expect(try decoder.next() == nil)
+      }
+    }
+  }
+
+  @Test("of a kind that is not there yet, or too long, end the stream")
+  func refused() throws {
+    func header(_ kind: UInt8, _ length: UInt32) -> ByteBuffer {
+      var buffer = ByteBuffer()
+      buffer.writeInteger(UInt32(kind) << 24 | length)
+      buffer.writeInteger(UInt32(1))
+      return buffer
+    }
+    func failure(_ bytes: ByteBuffer) -> TunnelViolation? {
+      var decoder = TunnelFrameDecoder()
+      do throws(TunnelViolation) {
+        decoder.append(FrameTests.encoded([.hello(FrameTests.hello)]))
+        _ = try decoder.next()
+        decoder.append(bytes)
+        _ = try decoder.next()
+        return nil
+      } catch {
+        return error
+      }
+    }
+    #expect(failure(header(99, 0)) == .unknownKind(99))
+    #expect(failure(header(9, 0)) == .outOfTurn(.reference))
+    #expect(failure(header(10, 0)) == .outOfTurn(.missing))
+    // The length alone is enough: nothing is kept for a frame that will not be taken.
+    #expect(failure(header(4, 0xff_ffff)) == .tooLong(.data, octets: 0xff_ffff))
+    #expect(failure(header(4, UInt32(TunnelLimits.payloadOctets + 1))) == .tooLong(.data, octets: TunnelLimits.payloadOctets + 1))
+    #expect(failure(header(20, UInt32(TunnelLimits.controlOctets + 1))) == .tooLong(.ping, octets: TunnelLimits.controlOctets + 1))
+    #expect(failure(header(20, 0)) == .malformed(.ping))
+    #expect(failure(header(17, 0)) == .malformed(.proof))
+    #expect(failure(header(1, 0)) == .malformed(.open))
+    #expect(failure(header(5, 0)) == .flow(.malformed(.credit)))
+  }
+
+  @Test(
+    "are believed only behind a HELLO: anything else is no tunnel",
+    arguments: ["GET / HTTP/1.1\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "\u{16}\u{3}\u{1}", "\u{4}"])
+  func strangers(text: String) {
+    var decoder = TunnelFrameDecoder()
+    decoder.append(ByteBuffer(string: text))
+    #expect(throws: TunnelViolation.notATunnel) { try decoder.next() }
+  }
+
+  @Test("cannot forge a line of the log")
+  func printable() throws {
+    var decoder = TunnelFrameDecoder()
+    decoder.append(FrameTests.encoded([.goodbye(TunnelGoodbye(.violation, "one\ntwo\u{1b}[2J"))]))
+    #expect(try decoder.next() == .goodbye(TunnelGoodbye(.violation, "onetwo[2J")))
+    let named = TunnelHello(node: "a\nb", peer: "b", maximumFlows: 1, nonce: [UInt8](repeating: 0, count: 32))
+    var other = TunnelFrameDecoder()
+    other.append(FrameTests.encoded([.hello(named)]))
+    #expect(throws: TunnelViolation.malformed(.hello)) { try other.next() }
+  }
+
+  @Test("made of noise never trap, and never make the decoder keep more than one frame", arguments: UInt64(1)...40)
+  func noise(seed: UInt64) {
+    var random = SeededGenerator(seed: seed)
+    for _ in 0..<200 {
+      var decoder = TunnelFrameDecoder()
+      var isOver = false
+      // Half of the streams begin well, and half of those are good frames with a few octets changed.
+      var wire = ByteBuffer()
+      if Bool.random(using: &random) { wire.writeImmutableBuffer(FrameTests.encoded([.hello(FrameTests.hello)])) }
+      if Bool.random(using: &random),
+        let frame = FrameTests.samples.filter({ FrameTests.encoded([$0]).readableBytes < 1_000 }).randomElement(using: &random)
+      {
+        var bytes = Array(FrameTests.encoded([frame]).readableBytesView)
+        for _ in 0..<Int.random(in: 1...3, using: &random) {
+          bytes[Int.random(in: 0..<bytes.count, using: &random)] = .random(in: 0...255, using: &random)
+        }
+        wire.writeBytes(bytes)
+      }
+      wire.writeBytes((0..<Int.random(in: 0...200, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) })
+      while !isOver, let part = wire.readSlice(length: min(Int.random(in: 1...64, using: &random), wire.readableBytes)),
+        part.readableBytes > 0
+      {
+        decoder.append(part)
+        do {
+          while try decoder.next() != nil {}
+        } catch {
+          isOver = true
+        }
+        #expect(isOver || decoder.bufferedOctets <= TunnelLimits.headerOctets + TunnelLimits.payloadOctets, "seed \(seed)")
+      }
+    }
+  }
+}
