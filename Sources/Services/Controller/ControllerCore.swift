@@ -1,0 +1,207 @@
+import Authentication
+import Control
+import Hypervisors
+import Logging
+import NIOCore
+import Paths
+import Placement
+import Vocabulary
+
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
+
+/// The controller's state, one thing at a time: every notice, report and request passes through here in some order, and what follows from it
+/// has been done when the next one comes.
+actor ControllerCore {
+  /// How long a GO may be used after it was signed. A client takes it within a round trip; while it has not moved, a fresh one comes every second.
+  static let goLifetimeSeconds: Int64 = 60
+  /// People (and tests) that follow the timeline at once.
+  static let maximumFollowers = 64
+  /// Between two keep-alives on every stream; nodes take three of them for the limit of a dead link (docs/wire/control.md).
+  static let keepAliveInterval = TimeSpan.seconds(2 as Int64)
+
+  let settings: ControllerSettings
+  let startedAt: Instant
+  private let key: EndpointKey
+  private let logger: Logger
+  private let watchers: [MachineID: [SiteID: any HypervisorWatcher]]
+  private let encoder: JSONEncoder
+  var trackers: [MachineID: MachineTracker] = [:]
+  var nodes = NodeRegistry()
+  var book: PathBook
+  private(set) var timeline = Timeline()
+  private var followers: [EventStream] = []
+  /// Entries that are kept already, but not yet logged and sent to followers: orders go first.
+  private var untold: [TimelineEntry] = []
+  private var alarm: (at: Instant, task: Task<Void, Never>)?
+
+  init(settings: ControllerSettings, key: EndpointKey, watchers: [MachineID: [SiteID: any HypervisorWatcher]], logger: Logger) {
+    self.settings = settings
+    self.key = key
+    self.watchers = watchers
+    self.logger = logger
+    startedAt = ControllerCore.now
+    book = PathBook(settings: settings)
+    encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    for machine in settings.machines {
+      let places = machine.places.map { MachinePlace(site: $0.site, agent: $0.agent) }
+      // An earlier controller counted on from the second of its own start, one for each migration.
+      trackers[machine.name] = MachineTracker(machine: machine.name, places: places, lastEpoch: UInt64(max(0, WallClock.seconds)))
+    }
+  }
+
+  static var now: Instant { Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)) }
+
+  // MARK: Hypervisors
+
+  func receive(_ notice: HypervisorNotice, about machine: MachineID) {
+    trackers[machine]?.receive(notice, at: ControllerCore.now)
+    settle(machine)
+  }
+
+  // MARK: Effects
+
+  /// Does what a machine's handover wants done, until it wants nothing more.
+  func settle(_ machine: MachineID) {
+    while let effect = trackers[machine]?.nextEffect() { carry(out: effect, of: machine) }
+    tell()
+    rearm()
+  }
+
+  private func carry(out effect: HandoverEffect, of machine: MachineID) {
+    let now = ControllerCore.now
+    switch effect {
+    case .choosePath(let client):
+      if let path = path(of: client, machine: machine, at: now) { trackers[machine]?.choose(path, for: client, at: now) }
+    case .order(let order, let audience):
+      for node in recipients(audience, of: machine) { send(order, to: node) }
+    case .go(var token, let migration, let node):
+      token.expires = WallClock.seconds + ControllerCore.goLifetimeSeconds
+      send(.go(migration: migration, token: key.sign(token)), to: node)
+    case .ask(let question, let site): watchers[machine]?[site]?.ask(question)
+    case .line(let actor, let event): note(event, actor: actor)
+    case .finished: break  // the handover says so itself, in a line
+    }
+  }
+
+  private func recipients(_ audience: OrderAudience, of machine: MachineID) -> [NodeID] {
+    switch audience {
+    case .agent: nodes.agents(of: machine)
+    case .client(let node), .accelerator(let node): [node]
+    }
+  }
+
+  func send(_ order: NodeOrder, to node: NodeID) {
+    do {
+      nodes.send(EventStream.event(try encoder.encode(order)), to: node, at: ControllerCore.now)
+    } catch {
+      // Only a number without a text in JSON (infinity) can do this; the order's figures were checked when they came in.
+      logger.error("an order for \(node) has no JSON: \(error)")
+    }
+  }
+
+  // MARK: Paths
+
+  private func path(of client: NodeID, machine: MachineID, at now: Instant) -> ClientPath? {
+    guard let destination = trackers[machine]?.current?.destinationSite else { return nil }
+    guard let site = nodes[client]?.description.site else {
+      return ClientPath(
+        choice: .direct, reason: "direct: \(client) has not said at which site it stands (--site), so its path is not known")
+    }
+    let path = PathID(from: site, to: destination)
+    return book.clientPath(decide(path, at: now), on: path)
+  }
+
+  @discardableResult
+  func decide(_ path: PathID, at now: Instant) -> PlacementDecision {
+    book.decide(path, near: nodes.accelerator(at: path.from, at: now), far: nodes.accelerator(at: path.to, at: now), at: now)
+  }
+
+  // MARK: The timeline
+
+  func note(_ event: String, actor: String = "controller") {
+    untold.append(timeline.append(actor: actor, event: event, at: WallClock.microseconds))
+  }
+
+  /// Logs what is new and sends it to those who follow.
+  func tell() {
+    guard !untold.isEmpty else { return }
+    for entry in untold {
+      logger.info("\(entry.event)", metadata: ["actor": "\(entry.actor)"])
+      guard !followers.isEmpty, let json = try? encoder.encode(entry) else { continue }
+      let event = EventStream.event(json)
+      followers.removeAll { !$0.send(event) }
+    }
+    untold = []
+  }
+
+  /// Sends what is later than `moment`, and then everything as it comes. False if there are too many already.
+  func follow(_ stream: EventStream, since moment: Int64?) -> Bool {
+    guard followers.count < ControllerCore.maximumFollowers else { return false }
+    stream.send(EventStream.keepAlive)
+    if let moment {
+      // The newest, as many as wait in one stream beside what comes meanwhile.
+      for entry in timeline.entries(since: moment).suffix(EventStream.maximumWaiting / 2) {
+        if let json = try? encoder.encode(entry) { stream.send(EventStream.event(json)) }
+      }
+    }
+    followers.append(stream)
+    return true
+  }
+
+  func unfollow(_ stream: EventStream) { followers.removeAll { $0 === stream } }
+
+  // MARK: Time
+
+  /// Sets the alarm to the earliest deadline; one that rings too early does no harm.
+  private func rearm() {
+    guard let deadline = trackers.values.compactMap(\.deadline).min() else { return }
+    if let alarm, alarm.at <= deadline { return }
+    alarm?.task.cancel()
+    let wait = max(deadline - ControllerCore.now, .zero)
+    alarm = (
+      deadline,
+      Task {
+        do { try await Task.sleep(for: .nanoseconds(wait.nanoseconds)) } catch { return }
+        ring()
+      }
+    )
+  }
+
+  private func ring() {
+    alarm = nil
+    let now = ControllerCore.now
+    for machine in trackers.keys.sorted() where trackers[machine]?.deadline.map({ $0 <= now }) == true {
+      trackers[machine]?.handleDeadline(at: now)
+      settle(machine)
+    }
+    rearm()
+  }
+
+  /// Until the task is cancelled: keep-alives, and what follows from absences.
+  func keepAlive() async {
+    while !Task.isCancelled {
+      do { try await Task.sleep(for: .nanoseconds(ControllerCore.keepAliveInterval.nanoseconds)) } catch { break }
+      for description in nodes.tick(at: ControllerCore.now) {
+        note("\(description.node) has been away for \(Int(NodeRegistry.absence.seconds)) s")
+        if description.role == .client { for machine in description.machines { trackers[machine]?.leave(description.node) } }
+      }
+      followers.removeAll { !$0.send(EventStream.keepAlive) }
+      spreadTargets()
+      tell()
+    }
+    stop()
+  }
+
+  private func stop() {
+    alarm?.task.cancel()
+    alarm = nil
+    nodes.closeAll()
+    for follower in followers { follower.close() }
+    followers = []
+  }
+}

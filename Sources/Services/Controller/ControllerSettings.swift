@@ -1,0 +1,87 @@
+import Hypervisors
+import Placement
+import Vocabulary
+
+/// What a controller is told: the places, the machines, and the rule for paths.
+package struct ControllerSettings: Sendable {
+  /// A site, and who answers probes there while no accelerator does.
+  package struct Site: Sendable, Hashable {
+    package var name: SiteID
+    package var probe: Endpoint?
+
+    package init(name: SiteID, probe: Endpoint? = nil) {
+      self.name = name
+      self.probe = probe
+    }
+  }
+
+  package struct Place: Sendable, Hashable {
+    package var site: SiteID
+    /// Where the machine's agent answers while the machine runs here.
+    package var agent: Endpoint
+    package var hypervisor: QMPAddress
+
+    package init(site: SiteID, agent: Endpoint, hypervisor: QMPAddress) {
+      self.site = site
+      self.agent = agent
+      self.hypervisor = hypervisor
+    }
+  }
+
+  package struct Machine: Sendable, Hashable {
+    package var name: MachineID
+    package var places: [Place]
+
+    package init(name: MachineID, places: [Place]) {
+      self.name = name
+      self.places = places
+    }
+  }
+
+  /// One request a second and place: a prober's round trip is 100 octets, and ten of them fill the estimate's window.
+  package static let defaultProbeInterval = TimeSpan.seconds(1 as Int64)
+
+  package var listen: Endpoint
+  package var keyFile: String
+  package var sites: [Site]
+  package var machines: [Machine]
+  package var placement: PlacementSettings
+  /// What the operator knows of the rate between two sites, in either direction unless both are given.
+  package var pathRates: [String: BitRate]
+  package var probeInterval: TimeSpan
+
+  package init(
+    listen: Endpoint, keyFile: String, sites: [Site], machines: [Machine], placement: PlacementSettings = PlacementSettings(),
+    pathRates: [String: BitRate] = [:], probeInterval: TimeSpan = ControllerSettings.defaultProbeInterval
+  ) {
+    self.listen = listen
+    self.keyFile = keyFile
+    self.sites = sites
+    self.machines = machines
+    self.placement = placement
+    self.pathRates = pathRates
+    self.probeInterval = probeInterval
+  }
+
+  /// The name of a path's rate: `access-center2`.
+  package static func rateKey(_ from: SiteID, _ to: SiteID) -> String { "\(from)-\(to)" }
+}
+
+/// Names travel in addresses of the API, in logs and on terminals, so they are kept plain.
+package enum PlainName {
+  /// A host name's label has 63 (RFC 1035 section 2.3.4).
+  static let maximumLength = 63
+  package static let rule = "a name of 1 to \(maximumLength) letters, digits, dots, hyphens or underscores"
+
+  package static func isPlain(_ text: String) -> Bool {
+    (1...maximumLength).contains(text.utf8.count)
+      && text.utf8.allSatisfy { octet in
+        switch octet {
+        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+          UInt8(ascii: "."), UInt8(ascii: "-"), UInt8(ascii: "_"):
+          true
+        default: false
+        }
+      } && text != "." && text != ".."
+  }
+}
