@@ -13,6 +13,9 @@ import Vocabulary
 final class Shard {
   /// Tunnel connections that one loop accepts, those that have not proved the key yet included. 16 peers with four connections each.
   static let maximumAccepted = 64
+  /// Applications' connections that one loop holds: 4,096 flows of one peer's four tunnel connections, and as many to targets without a peer. With their
+  /// far sides that is 12,288 descriptors.
+  static let maximumEntered = 8_192
 
   let loop: any EventLoop
   private let settings: AcceleratorSettings
@@ -24,6 +27,7 @@ final class Shard {
   private let logger: Logger
   private var pools: [NodeID: TunnelPool] = [:]
   private var groups: [NodeID: PacingGroup] = [:]
+  private var entered = 0
   private var accepted: [ObjectIdentifier: TunnelLink] = [:]
   /// The figures of the tunnel connections that have ended.
   private var ended = FlowStatistics()
@@ -88,6 +92,13 @@ final class Shard {
 
 extension Shard {
   func takeEntrance(_ channel: any Channel) throws {
+    guard entered < Shard.maximumEntered else {
+      logger.debug("connection turned away: \(Shard.maximumEntered) are open", metadata: ["from": "\(origin(channel))"])
+      channel.close(promise: nil)
+      return
+    }
+    entered += 1
+    channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in self?.entered -= 1 }
     let handler = HTTPConnectHandler(limit: .nanoseconds(settings.entranceLimit.nanoseconds), logger: logger) { [weak self] in
       if let self { self.route($0, for: $1) } else { $1.refuse(.lost) }
     }
@@ -216,13 +227,16 @@ extension Shard {
   }
 
   private func dial(_ target: FlowTarget, flow id: FlowID, of link: TunnelLink) {
+    let codec = link.codec(of: id)
     dialler.dial(target) { [weak link, logger] result in
+      // The opener may have given up meanwhile, and opened another flow with the same identifier: that one has another codec.
+      let hub = link?.codec(of: id) === codec ? link?.hub : nil
       switch result {
       case .success(let channel):
-        if let hub = link?.hub { hub.accept(id, with: channel) } else { SocketRelay.abort(channel) }
+        if let hub { hub.accept(id, with: channel) } else { SocketRelay.abort(channel) }
       case .failure(let why):
         logger.debug("flow refused", metadata: ["flow.id": "\(id)", "target": "\(target)", "reason": "\(why)"])
-        link?.hub?.refuse(id, why)
+        hub?.refuse(id, why)
       }
     }
   }

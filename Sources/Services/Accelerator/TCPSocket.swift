@@ -32,6 +32,15 @@ enum TCPSocket {
   /// One read of a tunnel connection: eight frames; a read of 256 KiB costs a third less CPU a gigabyte than one of 64 KiB.
   static let readOctets = 256 << 10
 
+  /// A host that has vanished says nothing, and its flow would be held for ever. It is asked after two quiet minutes, then every 15 s, and given up
+  /// after 8 questions: four minutes in all, far longer than a guest stands still while it is migrated.
+  static let keepAlive: [(option: ChannelOptions.Types.SocketOption, value: Int)] = [
+    (.init(level: .socket, name: .so_keepalive), 1),
+    (.init(level: .tcp, name: .init(rawValue: TCP_KEEPIDLE)), 120),
+    (.init(level: .tcp, name: .init(rawValue: TCP_KEEPINTVL)), 15),
+    (.init(level: .tcp, name: .init(rawValue: TCP_KEEPCNT)), 8),
+  ]
+
   // linux/tcp.h and asm-generic/socket.h; the C library's headers lack some.
   private static let tcpCongestion: CInt = 13
   private static let tcpNotSentLowWater: CInt = 25

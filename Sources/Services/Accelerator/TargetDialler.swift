@@ -26,13 +26,14 @@ final class TargetDialler {
 
   /// The options of every LAN leg, dialled or accepted. A relay reads when it has room; NIO must not read more than once for it.
   private func bootstrap() -> ClientBootstrap {
-    ClientBootstrap(group: loop)
+    let bootstrap = ClientBootstrap(group: loop)
       .connectTimeout(TargetDialler.timeout)
       .channelOption(.autoRead, value: false)
       .channelOption(.allowRemoteHalfClosure, value: true)
       .channelOption(.maxMessagesPerRead, value: 1)
       .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TargetDialler.readOctets))
       .channelOption(.tcpOption(.tcp_nodelay), value: 1)
+    return TCPSocket.keepAlive.reduce(bootstrap) { $0.channelOption($1.option, value: $1.value) }
   }
 
   /// Calls back on the loop with a connected channel or the reason why there is none.

@@ -94,6 +94,9 @@ extension TunnelLink {
     return octetsSinceDeal
   }
 
+  /// The flow that has this identifier now, as one object that no later flow is.
+  func codec(of id: FlowID) -> FlowCodec? { codecs[id] }
+
   func tcpState() -> TCPState? { context.flatMap { TCPSocket.state($0.channel) } }
 
   private var bufferedOctets: Int { (try? context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }

@@ -156,17 +156,18 @@ extension TunnelPool {
     guard slots[index].link === link, !isStopped else { return }
     slots[index].link = nil
     slots[index].failures += 1
-    report(closure)
+    report(closure, of: link)
     let longest = min(TunnelPool.firstPause * Double(1 << min(slots[index].failures - 1, 10)), TunnelPool.longestPause)
     let pause = Double.random(in: longest / 2...longest, using: &random)
     slots[index].task = loop.assumeIsolated().scheduleTask(in: .nanoseconds(Int64(pause * 1e9))) { [weak self] in self?.dial(index) }
   }
 
-  /// Once for the pool, not for each connection and each try: the first failure is for the operator, the others for the debugger.
-  private func report(_ closure: TunnelClosure) {
+  /// Once for the pool, not for each connection and each try: the first failure is for the operator, the others for the debugger. The end of a
+  /// connection that stood is the shard's to tell.
+  private func report(_ closure: TunnelClosure, of link: TunnelLink) {
     let goesAway = awaySince == nil && establishedCount == 0
     if goesAway { awaySince = .now() }
-    let level: Logger.Level = goesAway ? .warning : .debug
+    let level: Logger.Level = goesAway && link.peer == nil ? .warning : .debug
     logger.log(level: level, "tunnel to \(peer.node) at \(peer.tunnel): \(closure); trying again")
   }
 }
