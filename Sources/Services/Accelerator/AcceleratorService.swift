@@ -4,6 +4,7 @@ import ControlLink
 import Logging
 import NIOCore
 import NIOPosix
+import Probing
 import Synchronization
 import Tunnel
 import Vocabulary
@@ -12,6 +13,7 @@ import Vocabulary
 package struct AcceleratorPlaces: Sendable, Hashable {
   package var entrance: Endpoint?
   package var tunnel: Endpoint?
+  package var probe: Endpoint?
 }
 
 /// The accelerator: its entrance, its tunnels, and the link to the controller.
@@ -20,6 +22,8 @@ package final class AcceleratorService: Sendable {
   private let logger: Logger
   /// The shards while the service runs.
   private let shards = Mutex<[NIOLoopBound<Shard>]>([])
+  /// Probes other sites for the controller, while the service runs with one.
+  private let prober = Mutex<NIOLoopBound<PathProber>?>(nil)
 
   package init(settings: AcceleratorSettings, logger: Logger) {
     self.settings = settings
@@ -69,6 +73,8 @@ package final class AcceleratorService: Sendable {
       places.tunnel = channel.localAddress?.endpoint ?? tunnel
       listening.append(channel)
     }
+    let responder = try await answerProbes(on: group.next())
+    places.probe = responder?.endpoint
     for shard in made { try await shard.eventLoop.submit { shard.value.start() }.get() }
     shards.withLock { $0 = made }
     defer { shards.withLock { $0 = [] } }
@@ -77,12 +83,14 @@ package final class AcceleratorService: Sendable {
       "accelerator ready",
       metadata: [
         "node": "\(settings.node)", "entrance": "\(places.entrance.map(\.description) ?? "-")",
-        "tunnel": "\(places.tunnel.map(\.description) ?? "-")",
+        "tunnel": "\(places.tunnel.map(\.description) ?? "-")", "probe": "\(places.probe.map(\.description) ?? "-")",
         "peers": "\(settings.peers.map { "\($0.node)=\($0.tunnel)" }.joined(separator: " "))",
       ])
     ready?(places)
     await untilCancelled()
     for channel in listening { try? await channel.close() }
+    await responder?.close()
+    if let prober = takeProber() { try await prober.eventLoop.submit { prober.value.stop() }.get() }
     if let link { try await link.eventLoop.submit { link.value.stop() }.get() }
     for shard in made { try await shard.eventLoop.submit { shard.value.stop() }.get() }
   }
@@ -93,7 +101,10 @@ package final class AcceleratorService: Sendable {
     case .warm(let peer, let rate, let roundTrip, let hold):
       let request = WarmRequest(rate: rate, roundTrip: .milliseconds(max(roundTrip, 0)), hold: .milliseconds(max(hold, 0)))
       for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.warm(peer: peer, request) } }
-    case .probe, .prepare, .freeze, .go, .rollBack, .fence: break
+    case .probe(let targets):
+      guard let prober = prober.withLock({ $0 }) else { return }
+      prober.eventLoop.execute { prober.value.watch(targets) }
+    case .prepare, .freeze, .go, .rollBack, .fence: break
     }
   }
 
@@ -145,6 +156,22 @@ extension AcceleratorService {
     }
   }
 
+  private func answerProbes(on loop: any EventLoop) async throws(AcceleratorError) -> ProbeResponder? {
+    guard let probe = settings.probe else { return nil }
+    do {
+      return try await ProbeResponder.bind(to: probe, on: loop, logger: logger)
+    } catch {
+      throw .cannotListen(probe, option: "--probe", reason: describe(error))
+    }
+  }
+
+  private func takeProber() -> NIOLoopBound<PathProber>? {
+    prober.withLock { held in
+      defer { held = nil }
+      return held
+    }
+  }
+
   private func entranceOptions(_ bootstrap: ServerBootstrap) -> ServerBootstrap {
     let bootstrap =
       bootstrap
@@ -166,11 +193,13 @@ extension AcceleratorService {
   {
     guard let controller else { return nil }
     let description = NodeDescription(
-      node: settings.node, role: .accelerator, site: settings.site, entrance: places.entrance, probe: settings.probe)
+      node: settings.node, role: .accelerator, site: settings.site, entrance: places.entrance, probe: places.probe)
     let making = loop.submit { [logger] in
       let link = ControlLink(
         loop: loop, controller: controller, description: description, bearerToken: key.bearerToken, sources: [], logger: logger,
         onOrder: { [weak self] in self?.handle($0) })
+      let probing = PathProber(loop: loop, logger: logger) { link.report($0) }
+      self.prober.withLock { $0 = NIOLoopBound(probing, eventLoop: loop) }
       link.start()
       return NIOLoopBound(link, eventLoop: loop)
     }

@@ -1,0 +1,180 @@
+import Logging
+import NIOCore
+import NIOPosix
+import Vocabulary
+
+/// Answers probes: a TCP server on one event loop.
+package final class ProbeResponder: Sendable {
+  /// Where it listens.
+  package let endpoint: Endpoint
+  private let channel: any Channel
+  private let state: NIOLoopBound<ResponderState>
+
+  private init(endpoint: Endpoint, channel: any Channel, state: NIOLoopBound<ResponderState>) {
+    self.endpoint = endpoint
+    self.channel = channel
+    self.state = state
+  }
+
+  /// Listens, or throws what the system says. With port 0 the system chooses; `endpoint` has what it chose.
+  package static func bind(
+    to endpoint: Endpoint, on loop: any EventLoop, logger: Logger, limits: ProbeLimits = ProbeLimits()
+  ) async throws -> ProbeResponder {
+    let state = try await loop.submit { NIOLoopBound(ResponderState(limits: limits, logger: logger), eventLoop: loop) }.get()
+    let channel = try await ServerBootstrap(group: loop)
+      .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+      .serverChannelOption(.backlog, value: 256)
+      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+      .childChannelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture { try state.value.take(channel) }
+      }
+      .bind(to: SocketAddress(ipAddress: "\(endpoint.address)", port: Int(endpoint.port))).get()
+    let port = channel.localAddress?.port.map { UInt16($0) } ?? endpoint.port
+    return ProbeResponder(endpoint: Endpoint(address: endpoint.address, port: port), channel: channel, state: state)
+  }
+
+  /// Stops listening and ends the connections.
+  package func close() async {
+    try? await channel.close()
+    let state = state
+    try? await state.eventLoop.submit { state.value.closeAll() }.get()
+  }
+}
+
+/// What the connections of a responder share, on its event loop.
+private final class ResponderState {
+  let limits: ProbeLimits
+  let logger: Logger
+  private var connections: [ObjectIdentifier: any Channel] = [:]
+  private var isClosed = false
+  /// Trains of the second that began at `second`.
+  private var trains = 0
+  private var second = NIODeadline.now()
+
+  init(limits: ProbeLimits, logger: Logger) {
+    self.limits = limits
+    self.logger = logger
+  }
+
+  func take(_ channel: any Channel) throws {
+    guard !isClosed, connections.count < limits.maximumConnections else {
+      logger.warning("probe connection turned away: \(limits.maximumConnections) are open", metadata: ["from": "\(origin(of: channel))"])
+      channel.close(promise: nil)
+      return
+    }
+    connections[ObjectIdentifier(channel)] = channel
+    try channel.pipeline.syncOperations.addHandler(ProbeAnswerer(state: self))
+  }
+
+  func forget(_ channel: any Channel) { connections[ObjectIdentifier(channel)] = nil }
+
+  func closeAll() {
+    isClosed = true
+    for channel in connections.values { channel.close(promise: nil) }
+  }
+
+  func mayTrain() -> Bool {
+    let now = NIODeadline.now()
+    if now - second >= .seconds(1) {
+      second = now
+      trains = 0
+    }
+    guard trains < limits.trainsPerSecond else { return false }
+    trains += 1
+    return true
+  }
+
+  func origin(of channel: any Channel) -> String { channel.remoteAddress?.description ?? "?" }
+}
+
+/// One connection of a responder. It answers nothing while its answers are not taken, and so holds one train at most.
+private final class ProbeAnswerer: ChannelDuplexHandler {
+  typealias InboundIn = ByteBuffer
+  typealias OutboundIn = ByteBuffer
+  typealias OutboundOut = ByteBuffer
+
+  /// What trains are made of: no two pieces alike, so that nothing on the path can compress it and make the path look faster than it is.
+  private static let train: ByteBuffer = {
+    var random = SeededGenerator(seed: 0x4c48_5052)
+    var buffer = ByteBuffer()
+    while buffer.writerIndex < ProbeLimits.maximumTrain { buffer.writeInteger(random.next() as UInt64) }
+    return buffer
+  }()
+
+  private let state: ResponderState
+  private var buffer = ByteBuffer()
+  private var wantsRead = false
+  private var idle: Scheduled<Void>?
+
+  init(state: ResponderState) { self.state = state }
+
+  func channelActive(context: ChannelHandlerContext) {
+    watchIdle(context)
+    context.fireChannelActive()
+  }
+
+  func channelInactive(context: ChannelHandlerContext) {
+    idle?.cancel()
+    idle = nil
+    context.fireChannelInactive()
+  }
+
+  func handlerRemoved(context: ChannelHandlerContext) { state.forget(context.channel) }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    buffer.discardReadBytes()
+    buffer.writeImmutableBuffer(unwrapInboundIn(data))
+    answer(context)
+  }
+
+  /// Nothing more is read while answers wait, so a peer that asks and does not read holds one read and one train here, no more.
+  func read(context: ChannelHandlerContext) {
+    if context.channel.isWritable { context.read() } else { wantsRead = true }
+  }
+
+  func channelWritabilityChanged(context: ChannelHandlerContext) {
+    if context.channel.isWritable {
+      answer(context)
+      if wantsRead, context.channel.isWritable {
+        wantsRead = false
+        context.read()
+      }
+    }
+    context.fireChannelWritabilityChanged()
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+  private func answer(_ context: ChannelHandlerContext) {
+    do throws(ProbeViolation) {
+      while context.channel.isWritable, let request = try ProbeMessage.read(from: &buffer) {
+        watchIdle(context)
+        switch request.kind {
+        case .echo: send(.echoAnswer, size: 0, request.nonce, context)
+        case .train:
+          let size = state.mayTrain() ? request.size : 0
+          send(.trainAnswer, size: size, request.nonce, context)
+        case .echoAnswer, .trainAnswer: throw .unknownKind(request.kind.rawValue)
+        }
+      }
+    } catch {
+      state.logger.info("probe connection closed: \(error)", metadata: ["from": "\(state.origin(of: context.channel))"])
+      context.close(promise: nil)
+    }
+  }
+
+  private func send(_ kind: ProbeMessage.Kind, size: UInt32, _ nonce: UInt32, _ context: ChannelHandlerContext) {
+    var head = context.channel.allocator.buffer(capacity: ProbeMessage.octets)
+    ProbeMessage(kind: kind, size: size, nonce: nonce).write(into: &head)
+    context.write(wrapOutboundOut(head), promise: nil)
+    if size > 0, let octets = ProbeAnswerer.train.getSlice(at: 0, length: Int(size)) {
+      context.write(wrapOutboundOut(octets), promise: nil)
+    }
+    context.flush()
+  }
+
+  private func watchIdle(_ context: ChannelHandlerContext) {
+    idle?.cancel()
+    idle = context.eventLoop.assumeIsolated().scheduleTask(in: .nanoseconds(state.limits.idle.nanoseconds)) { context.close(promise: nil) }
+  }
+}
