@@ -114,7 +114,9 @@ let testTargets: [Target] = [
   tests(
     "ControllerTests",
     ["Controller", "ControlLink", "Hypervisors", "Control", "Authentication", "Vocabulary", nioCore, nioPosix, logging]),
-  tests("ControlLinkTests", ["ControlLink", "Control", "Vocabulary", nioCore, nioPosix, nioHTTP1, logging]),
+  tests(
+    "ControlLinkTests",
+    ["ControlLink", "Agent", "Client", "Accelerator", "Authentication", "Control", "Vocabulary", nioCore, nioPosix, nioHTTP1, logging]),
   tests("ProbingTests", ["Probing", "Paths", "Control", "Vocabulary", nioCore, nioPosix, logging]),
   tests("LabTests", ["Lab", "LinuxNetwork", "WANEmulation", "Vocabulary"]),
 ]
