@@ -50,7 +50,7 @@ struct HandoverCommand: AsyncParsableCommand {
   var endpointWindow = "65536"
 
   @Option(help: "What the migration itself may send, in Mbit/s.")
-  var migrationRate = 400.0
+  var migrationRate = 800.0
 
   @Option(help: "The seed of the file's contents and of the losses.")
   var seed: UInt64 = 1

@@ -336,7 +336,12 @@ extension ClientSession {
       .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 128 << 10))
       .channelOption(.tcpOption(.tcp_nodelay), value: 1)
       .channelOption(CarrierOptions.notSentLowWater, value: SocketOptionValue(Carrier.notSentLowWater))
-    if let carrierWindow { bootstrap = bootstrap.channelOption(CarrierOptions.windowClamp, value: SocketOptionValue(carrierWindow)) }
+    if let carrierWindow {
+      bootstrap =
+        bootstrap
+        .channelOption(.socketOption(.so_rcvbuf), value: SocketOptionValue(carrierWindow))
+        .channelOption(CarrierOptions.windowClamp, value: SocketOptionValue(carrierWindow))
+    }
     let address: Endpoint
     let request: FlowTarget?
     switch place.path {

@@ -54,7 +54,7 @@ final class ChildProcess: Sendable {
     let reader = lines.fileHandleForReading
     Thread.detachNewThread { [self] in
       var partial = Data()
-      while let data = try? reader.read(upToCount: 65_536), !data.isEmpty {
+      while let data = ChildProcess.readSome(reader.fileDescriptor) {
         try? writer?.write(contentsOf: data)
         partial.append(data)
         while let end = partial.firstIndex(of: UInt8(ascii: "\n")) {
@@ -66,6 +66,16 @@ final class ChildProcess: Sendable {
       }
       process.waitUntilExit()
       ended()
+    }
+  }
+
+  /// What there is, as soon as there is something (`FileHandle` would wait for more); nil at the end.
+  private static func readSome(_ descriptor: Int32) -> Data? {
+    var buffer = [UInt8](repeating: 0, count: 65_536)
+    while true {
+      let count = read(descriptor, &buffer, buffer.count)
+      if count < 0, errno == EINTR { continue }
+      return count > 0 ? Data(buffer[..<count]) : nil
     }
   }
 
@@ -104,10 +114,12 @@ final class ChildProcess: Sendable {
     waiter?.resume(.failure(Ended(what: what)))
   }
 
-  /// Waits for a line that contains the text; also one that has come already counts.
-  @discardableResult
-  func waitForLine(_ text: String, limit: TimeSpan) async throws -> String {
-    try await wait(limit: limit, what: "did not say \"\(text)\"") { $0.contains(text) }
+  /// Waits for a line that contains the text; also one that has come already counts. A line that contains `failure` ends the wait.
+  func waitForLine(_ text: String, unless failure: String? = nil, limit: TimeSpan) async throws {
+    let line = try await wait(limit: limit, what: "did not say \"\(text)\"") { line in
+      line.contains(text) || failure.map { line.contains($0) } == true
+    }
+    if let failure, line.contains(failure) { throw LabError.partFailed(name, what: "failed", log: lastLines) }
   }
 
   /// Waits for its end, and gives its status.

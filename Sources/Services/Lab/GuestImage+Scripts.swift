@@ -5,6 +5,9 @@ extension GuestImage {
   /// Said after the command `mount`: the NAS's disk is where the FTP server looks.
   static let mountedLine = "LAB MOUNTED"
 
+  /// Said, with what, when the guest cannot be what it should.
+  static let failure = "LAB FAILED"
+
   static let vsftpdConfiguration = """
     listen=YES
     background=NO
@@ -37,7 +40,7 @@ extension GuestImage {
       /bin/busybox --install -s /bin
       export PATH=/bin:/usr/sbin
       mount -t tmpfs tmpfs /run
-      for m in \(modules.joined(separator: " ")); do insmod /m/$m.ko || echo "LAB FAILED: module $m" >/dev/console; done
+      for m in \(modules.joined(separator: " ")); do insmod /m/$m.ko || echo "\(failure): module $m" >/dev/console; done
       hostname vm
       ip link set lo up
       ip link set eth0 up
@@ -51,6 +54,7 @@ extension GuestImage {
       ip route add default via 10.2.0.1 dev eth0 src \(center2) table 102
       ip route add default via 10.1.0.1 dev eth0 src \(center1)
       ip route add default via 10.2.0.1 dev eth0 src \(center2) metric 100
+      for p in vsftpd longhaul-agent; do [ -x /usr/sbin/$p ] || echo "\(failure): no $p, the guest's memory is too small" >/dev/console; done
       stty -F /dev/ttyS0 -echo
       vsftpd /etc/vsftpd.conf >/dev/console 2>&1 &
       longhaul-agent \(agentArguments.joined(separator: " ")) >/dev/console 2>&1 &
@@ -58,7 +62,7 @@ extension GuestImage {
       while :; do
         while read -r line; do
           case "$line" in
-          mount) mount -t ext4 -o ro,noload /dev/vda /srv/ftp && echo "\(mountedLine)" >/dev/console || echo "LAB FAILED: mount" >/dev/console ;;
+          mount) mount -t ext4 -o ro,noload /dev/vda /srv/ftp && echo "\(mountedLine)" >/dev/console || echo "\(failure): mount" >/dev/console ;;
           state) { uptime; free; ps; } >/dev/console ;;
           esac
         done </dev/ttyS0

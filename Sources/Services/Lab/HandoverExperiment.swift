@@ -76,10 +76,10 @@ package struct HandoverExperiment: Sendable {
       "client PC, Center 1 at \(before) ms, Center 2 at \(after) ms, \(figure(settings.rate.megabitsPerSecond)) Mbit/s, loss \(figure(settings.loss * 100)) %"
   }
 
-  /// The controller's timeline, as it happens.
+  /// The controller's timeline, as its log has it: `... actor=NAME [Controller] EVENT`.
   private func showOrders(_ line: String) {
-    guard let range = line.range(of: "timeline: ") else { return }
-    progress.step(String(line[range.upperBound...]))
+    guard let actor = line.firstRange(of: "actor="), let label = line[actor.upperBound...].firstRange(of: " [Controller] ") else { return }
+    progress.step("\(line[actor.upperBound..<label.lowerBound]): \(line[label.upperBound...])")
   }
 
   /// A guest at Center 1 whose disk is mounted and whose agent listens: the saved one if there is one.
@@ -92,8 +92,8 @@ package struct HandoverExperiment: Sendable {
       progress.step("booting the guest at Center 1")
       let guest = try await machine(.boot)
       do {
-        try await guest.process.waitForLine(GuestImage.readyLine, limit: VirtualMachine.bootLimit)
-        try await guest.process.waitForLine("agent ready", limit: VirtualMachine.bootLimit)
+        try await guest.process.waitForLine(GuestImage.readyLine, unless: GuestImage.failure, limit: VirtualMachine.bootLimit)
+        try await guest.process.waitForLine("agent ready", unless: GuestImage.failure, limit: VirtualMachine.bootLimit)
       } catch {
         guest.end()
         throw error
@@ -190,7 +190,7 @@ extension HandoverExperiment {
     let migration = try await LiveMigration(from: source, to: destination, settings)
     progress.step("QEMU copies the guest's memory to Center 2")
     let progress = self.progress
-    async let ending = migration.ending { share in progress.step("  memory sent: \(Int(share * 100)) %") }
+    async let ending = migration.ending { share in progress.memory(share) }
     if settings.migration == .cancel || settings.migration == .killDestination { try await migration.interrupt(settings.migration) }
     return try await ending
   }

@@ -26,7 +26,7 @@ package struct LabSettings: Sendable, Hashable {
   /// The client's receive window in octets; nil leaves the kernel's own. The paper's endpoints had 64 KiB.
   package var endpointWindow: Int? = 65_536
   /// What QEMU may send while it copies the guest's memory.
-  package var migrationRate = BitRate.megabitsPerSecond(400)
+  package var migrationRate = BitRate.megabitsPerSecond(800)
   package var usesKVM = false
   /// Where a ready guest is kept (a saved state of about 60 MB), so that the next run need not boot one; nil boots.
   package var savedGuest: String?

@@ -8,6 +8,8 @@ final class RunProgress: Sendable {
     var lastSeconds = 0.0
     var hasLive = false
     var recent: [Double] = []
+    /// Of the guest's memory, 0 to 1; nil before it is copied.
+    var memory: Double?
   }
 
   private let isTerminal: Bool
@@ -51,11 +53,14 @@ final class RunProgress: Sendable {
       let highest = max(state.recent.max() ?? 1, 1)
       let chart = String(state.recent.map { RunProgress.bars[min(7, Int($0 / highest * 7.999))] })
       let line =
-        "  download \(padded(Double(octets) / 1e6, 7, 1)) of \(padded(Double(total) / 1e6, 0, 1)) MB  \(padded(rate, 6, 1)) Mbit/s  \(chart)"
+        "  download \(padded(Double(octets) / 1e6, 7, 1)) of \(padded(Double(total) / 1e6, 0, 1)) MB  \(padded(rate, 6, 1)) Mbit/s  \(chart)\(state.memory.map { "  memory copied: \(Int($0 * 100)) %" } ?? "")"
       put(isTerminal ? "\r\u{1b}[K\(line)" : "\(line)\n")
       state.hasLive = true
     }
   }
+
+  /// So much of the guest's memory has been copied; shown with the next figures of the download.
+  func memory(_ share: Double?) { state.withLock { $0.memory = share } }
 
   private func put(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
 

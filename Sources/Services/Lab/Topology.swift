@@ -44,6 +44,8 @@ struct Topology: Sendable {
     do {
       for space in Topology.all { try space.create() }
       try Topology.buildSites()
+      // Endpoints that never offer window scaling have windows of 65,535 octets at most (RFC 7323 section 2): the paper's, to the octet.
+      if let window = settings.endpointWindow, window <= 65_536 { try Topology.pc.set(["net.ipv4.tcp_window_scaling": "0"]) }
       emulator = try WANEmulator([
         Topology.link(1, to: Topology.center1, roundTrip: settings.roundTripBefore, settings),
         Topology.link(2, to: Topology.center2, roundTrip: settings.roundTripAfter, settings),

@@ -14,8 +14,8 @@ final class VirtualMachine: Sendable {
   }
 
   /// QEMU before 9.0 under TCG loses writes of the guest while it migrates when its RAM is a multiple of 256 KiB (upstream commit 03bfc2188f06):
-  /// 128 MiB and 8 KiB.
-  static let memory = "131080K"
+  /// 256 MiB and 8 KiB.
+  static let memory = "262152K"
   /// A booting guest is up in 2 to 5 s, under load in 10; a machine that does other things besides may take longer.
   static let bootLimit = TimeSpan.seconds(120 as Int64)
   private static let kernelLine =
@@ -95,7 +95,7 @@ final class VirtualMachine: Sendable {
   /// Has the guest mount its disk.
   func mountDisk() async throws {
     process.say("mount")
-    try await process.waitForLine(GuestImage.mountedLine, limit: VirtualMachine.bootLimit)
+    try await process.waitForLine(GuestImage.mountedLine, unless: GuestImage.failure, limit: VirtualMachine.bootLimit)
   }
 
   /// Writes the state of the stopped guest to a file, from which `.saved` starts.
