@@ -18,7 +18,12 @@ struct TCPState: Sendable {
   /// Segments under way.
   var unacknowledged: Int
 
-  var congestionWindow: Int { congestionWindowSegments * segmentOctets }
+  /// What BBR would take for its window; 0 with another congestion control.
+  var modelledWindow: Int
+
+  /// BBR closes its window to four segments now and then, to measure the round trip, and an idle connection stays so until it sends again; then the
+  /// window is back at once, since the model is what counts.
+  var congestionWindow: Int { max(congestionWindowSegments * segmentOctets, modelledWindow) }
 }
 
 /// The socket options of WAN legs, most of which NIO has no name for. All calls are made on the channel's event loop.
@@ -45,6 +50,7 @@ enum TCPSocket {
   private static let tcpCongestion: CInt = 13
   private static let tcpNotSentLowWater: CInt = 25
   private static let tcpInformation: CInt = 11
+  private static let tcpCongestionInformation: CInt = 26
   private static let socketMaximumPacingRate: CInt = 47
 
   /// Prepares a tunnel connection. SO_SNDBUF and SO_RCVBUF stay as they are: setting them would switch the kernel's autotuning off and cap them;
@@ -76,9 +82,21 @@ enum TCPSocket {
           segmentOctets: Int(info.loadUnaligned(fromByteOffset: 16, as: UInt32.self)),
           acknowledged: info.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
           unsent: Int(info.loadUnaligned(fromByteOffset: 144, as: UInt32.self)),
-          unacknowledged: Int(info.loadUnaligned(fromByteOffset: 24, as: UInt32.self)))
+          unacknowledged: Int(info.loadUnaligned(fromByteOffset: 24, as: UInt32.self)),
+          modelledWindow: modelledWindow(descriptor))
       }
     } ?? nil
+  }
+
+  /// TCP_CC_INFO: `struct tcp_bbr_info` (linux/inet_diag.h) has 20 octets; no other congestion control's answer has as many.
+  private static func modelledWindow(_ descriptor: CInt) -> Int {
+    var words: [UInt32] = [0, 0, 0, 0, 0]
+    var length = socklen_t(20)
+    guard getsockopt(descriptor, CInt(IPPROTO_TCP), tcpCongestionInformation, &words, &length) == 0, length == 20 else { return 0 }
+    let octetsPerSecond = Double(UInt64(words[1]) << 32 | UInt64(words[0]))
+    // BBR's window is twice bandwidth x delay (bbr_cwnd_gain). Before it has measured, the delay reads as all ones.
+    let window = words[2] == .max ? 0 : 2 * octetsPerSecond * Double(words[2]) / 1e6
+    return Int(min(window, 1e12))
   }
 
   private static func set<T: BitwiseCopyable>(_ descriptor: CInt, _ level: CInt, _ name: CInt, _ value: T) {
