@@ -65,6 +65,11 @@ final class ScriptedHypervisor: Sendable {
     for client in running.withLock({ $0.clients }) { client.writeAndFlush(ByteBuffer(string: line), promise: nil) }
   }
 
+  /// Until what was sent is with the kernel: loops serve what comes in before what others have asked them to write.
+  func flush() async throws {
+    for client in running.withLock({ $0.clients }) { try await client.eventLoop.submit {}.get() }
+  }
+
   func sendMigration(_ status: String, stamp: Int64 = 1_700_000_000_000_001) {
     send("MIGRATION", ["status": .string(status)], stamp: stamp)
   }

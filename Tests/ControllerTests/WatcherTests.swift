@@ -57,10 +57,11 @@ struct WatchedHypervisor: Sendable {
     try await server?.kill()
   }
 
-  func stop(stamp: Int64) {
+  func stop(stamp: Int64) async throws {
     scripted?.say(.stopped, stamp: stamp)
     server?.set { $0.status = "paused" }
     server?.send("STOP", stamp: stamp)
+    try await server?.flush()
   }
 
   func migrate(_ phase: MigrationPhase) {
@@ -108,7 +109,7 @@ struct WatcherTests {
       try await bench.expect(.connected)
       bench.migrate(.setup)
       bench.migrate(.active)
-      bench.stop(stamp: 1_700_000_000_123_456)
+      try await bench.stop(stamp: 1_700_000_000_123_456)
       bench.migrate(.other("colo"))
       try await bench.expect(.migration(.setup))
       try await bench.expect(.migration(.active))
@@ -129,7 +130,7 @@ struct WatcherTests {
       bench.watcher.ask(.migration)
       try await bench.expect(.guest(.running))
       try await bench.expect(.figures(nil, MigrationFigures()))
-      bench.stop(stamp: 1)
+      try await bench.stop(stamp: 1)
       bench.watcher.ask(.guest)
       try await bench.expect(.stopped)
       try await bench.expect(.guest(.halted("paused")))

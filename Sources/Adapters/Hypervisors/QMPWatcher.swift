@@ -47,7 +47,7 @@ package final class QMPWatcher: HypervisorWatcher {
         let reason = await follow(connection)
         guard !Task.isCancelled else { break }
         presence = .lost
-        logger.info("hypervisor lost", metadata: ["site": "\(site)", "address": "\(address)", "reason": "\(reason)"])
+        logger.debug("hypervisor lost", metadata: ["site": "\(site)", "address": "\(address)", "reason": "\(reason)"])
         say(.lost(reason: reason))
       } catch {
         presence = tell(error, after: presence)
@@ -68,7 +68,7 @@ package final class QMPWatcher: HypervisorWatcher {
     switch error {
     case .absent(_, let reason):
       if presence != .gone {
-        logger.info("no hypervisor yet", metadata: ["site": "\(site)", "address": "\(address)", "reason": "\(reason)"])
+        logger.debug("no hypervisor yet", metadata: ["site": "\(site)", "address": "\(address)", "reason": "\(reason)"])
         say(.gone(reason: reason))
       }
       return .gone
@@ -91,7 +91,7 @@ package final class QMPWatcher: HypervisorWatcher {
     // Who hears `connected` asks at once, so questions must reach the connection by then; answers come through its events, which are read below.
     self.connection.withLock { $0 = connection }
     say(.connected)
-    logger.info("hypervisor connected", metadata: ["site": "\(site)", "address": "\(address)"])
+    logger.debug("hypervisor connected", metadata: ["site": "\(site)", "address": "\(address)"])
     let polling = hasEvents ? nil : Task { await pollInsteadOfEvents(of: connection) }
     await withTaskCancellationHandler {
       for await event in connection.events {

@@ -11,6 +11,12 @@ import Vocabulary
   import Foundation
 #endif
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
 struct StatusCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "status", abstract: "Shows what the controller knows: machines, nodes, paths and migrations.")
@@ -50,9 +56,11 @@ struct StatusCommand: AsyncParsableCommand {
 
   private func printTimeline(of client: ControllerClient) async throws {
     print("\nTIMELINE")
+    fflush(nil)  // behind a pipe, too, each line is wanted when it happens
     for try await line in try await client.events("/v1/timeline/events?since=0") {
       guard let entry = try? JSONDecoder().decode(TimelineEntry.self, from: Data(line.utf8)) else { continue }
       print("\(clock(entry.atMicroseconds))  \(entry.actor): \(entry.event)")
+      fflush(nil)
     }
     if !Task.isCancelled { throw ControllerClientError.broken(controller, reason: "it ended the timeline") }
   }

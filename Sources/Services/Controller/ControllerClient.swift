@@ -215,7 +215,10 @@ private final class AnswerHandler: ChannelInboundHandler {
     if case .dropped = sink.yield(unwrapInboundIn(data)) { fail("its reader is too slow", context: context) }
   }
 
-  func errorCaught(context: ChannelHandlerContext, error: any Error) { fail("what answers is no HTTP server: \(error)", context: context) }
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    if case .some(.invalidEOFState) = error as? HTTPParserError { return fail("it closed the connection", context: context) }
+    fail("what answers is no HTTP server: \(error)", context: context)
+  }
 
   private func fail(_ reason: String, context: ChannelHandlerContext) {
     sink.finish(throwing: ControllerClientError.broken(controller, reason: reason))

@@ -32,6 +32,7 @@ extension ControllerCore {
     let now = ControllerCore.now
     let node = description.node
     let isKnown = nodes[node] != nil
+    if !isKnown, nodes.isFull { nodes.makeRoom(at: now) }
     guard isKnown || !nodes.isFull else { throw .full }
     let before = nodes[node]?.description
     nodes.register(description, at: now)
@@ -134,7 +135,7 @@ extension ControllerCore {
     guard reports.allSatisfy({ ControllerCore.plausibleStamps.contains($0.atMicroseconds) }) else {
       throw .badRequest("atMicroseconds: must be microseconds since 1970")
     }
-    for report in reports { receive(report, from: description) }
+    for report in reports where nodes.isNews(report, from: node) { receive(report, from: description) }
     tell()
   }
 

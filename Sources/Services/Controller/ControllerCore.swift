@@ -20,6 +20,8 @@ actor ControllerCore {
   static let goLifetimeSeconds: Int64 = 60
   /// People (and tests) that follow the timeline at once.
   static let maximumFollowers = 64
+  /// The actor of the controller's own lines; the handovers use it, too.
+  static let name = "controller"
   /// Between two keep-alives on every stream; nodes take three of them for the limit of a dead link (docs/wire/control.md).
   static let keepAliveInterval = TimeSpan.seconds(2 as Int64)
 
@@ -123,7 +125,7 @@ actor ControllerCore {
 
   // MARK: The timeline
 
-  func note(_ event: String, actor: String = "controller") {
+  func note(_ event: String, actor: String = ControllerCore.name) {
     untold.append(timeline.append(actor: actor, event: event, at: WallClock.microseconds))
   }
 
@@ -131,7 +133,7 @@ actor ControllerCore {
   func tell() {
     guard !untold.isEmpty else { return }
     for entry in untold {
-      logger.info("\(entry.event)", metadata: ["actor": "\(entry.actor)"])
+      logger.info(entry.actor == ControllerCore.name ? "\(entry.event)" : "\(entry.actor): \(entry.event)")
       guard !followers.isEmpty, let json = try? encoder.encode(entry) else { continue }
       let event = EventStream.event(json)
       followers.removeAll { !$0.send(event) }

@@ -59,9 +59,9 @@ package final class ControllerService: Sendable {
   private func application(core: ControllerCore, key: EndpointKey, ready: (@Sendable (Endpoint) -> Void)?) -> some ApplicationProtocol {
     let settings = self.settings
     let logger = self.logger
-    // The framework tells of every start and stop; our own lines say it once.
+    // The framework tells of every start, and of every stop as an error; our own lines say it once.
     var quiet = logger
-    quiet.logLevel = logger.logLevel <= .debug ? logger.logLevel : max(logger.logLevel, .warning)
+    quiet.logLevel = logger.logLevel <= .debug ? logger.logLevel : .critical
     return Application(
       router: API(core: core, key: key).router(),
       server: .http1(configuration: .init(idleTimeout: API.idleLimit)),

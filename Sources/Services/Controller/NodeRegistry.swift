@@ -16,6 +16,9 @@ struct NodeRegistry {
   /// And a node that has been away this long is not listed any more.
   static let memory = TimeSpan.seconds(3_600 as Int64)
 
+  /// Reports of a node that are known by heart: a batch whose answer got lost comes again, and a node sends up to 64 in one.
+  static let maximumRecent = 64
+
   enum Link {
     /// What waits for the node's request.
     case waiting([ByteBuffer])
@@ -30,6 +33,8 @@ struct NodeRegistry {
     var changedAt: Instant
     /// The probe targets that it was told last.
     var targets: [ProbeTarget] = []
+    /// Its last reports, the oldest first.
+    var recent: [TimedReport] = []
     var hasLeft = false
 
     var isConnected: Bool {
@@ -71,10 +76,17 @@ struct NodeRegistry {
 
   // MARK: Tell it
 
+  /// Forgets the node that has been away longest, if one has: a place for one that is here.
+  mutating func makeRoom(at now: Instant) {
+    let away = entries.filter { !isPresent($0.value, now) }.min { ($0.value.changedAt, $0.key) < ($1.value.changedAt, $1.key) }
+    if let away { entries[away.key] = nil }
+  }
+
   /// A node has registered; what an earlier registration had is over.
   mutating func register(_ description: NodeDescription, at now: Instant) {
     if case .open(let stream) = entries[description.node]?.link { stream.close() }
-    entries[description.node] = Entry(description: description, link: .waiting([]), changedAt: now)
+    let recent = entries[description.node]?.recent ?? []
+    entries[description.node] = Entry(description: description, link: .waiting([]), changedAt: now, recent: recent)
   }
 
   /// A node asks for its orders. False if it has to register first.
@@ -105,6 +117,16 @@ struct NodeRegistry {
       entries[node]?.link = waiting.count <= NodeRegistry.maximumWaiting ? .waiting(waiting) : .closed
     case .closed, nil: break  // it registers again and hears where things stand
     }
+  }
+
+  /// False for a report that came before.
+  mutating func isNews(_ report: TimedReport, from node: NodeID) -> Bool {
+    guard var recent = entries[node]?.recent else { return true }
+    guard !recent.contains(report) else { return false }
+    if recent.count == NodeRegistry.maximumRecent { recent.removeFirst() }
+    recent.append(report)
+    entries[node]?.recent = recent
+    return true
   }
 
   mutating func setTargets(_ targets: [ProbeTarget], of node: NodeID) { entries[node]?.targets = targets }
