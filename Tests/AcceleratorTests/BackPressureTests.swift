@@ -70,6 +70,21 @@ extension Loopback {
       }
     }
 
+    /// A bug that was: what a relay held went out in one portion for each wake-up, and after the last wake-up the rest stayed where it was.
+    @Test("of a flow whose sender has ended does not leave its last octets behind", arguments: [200_000, 1_000_000, 4_000_000])
+    func endWithoutCredit(count: Int) async throws {
+      try await Pair.with(.init(limits: FlowLimits(window: 65_536, maximumFlows: 64))) { pair in
+        let (client, server) = try await pair.flow()
+        async let sending: Void = onThread {
+          try client.write(pattern(count, seed: 1))
+          client.endOutput()
+        }
+        let got = try await onThread { try server.readToEnd() }
+        try await sending
+        #expect(got == pattern(count, seed: 1))
+      }
+    }
+
     @Test("does not keep a flow of a stopped receiver alive once its sender is gone")
     func senderGone() async throws {
       try await Pair.with(.init(limits: FlowLimits(window: 1 << 20, maximumFlows: 64))) { pair in
