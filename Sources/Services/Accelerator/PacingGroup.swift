@@ -67,7 +67,9 @@ final class PacingGroup {
   private func deal() {
     guard let limit else { return }
     let threshold = Int(limit.bitsPerSecond / 8 * PacingGroup.busyFraction * Double(PacingGroup.interval.nanoseconds) / 1e9)
-    let busy = links.filter { $0.takeOctetsSinceDeal() > threshold || $0.hasBacklog || $0.isOpeningWindow }
+    let sending = links.filter { $0.takeOctetsSinceDeal() > threshold || $0.hasBacklog }
+    // Padding yields to data, so a connection that only opens its window has a share only while nobody has data.
+    let busy = sending.isEmpty && !isBusy ? links.filter(\.isOpeningWindow) : sending
     share.change(by: busy.count - busyHere)
     busyHere = busy.count
     let each = BitRate(bitsPerSecond: limit.bitsPerSecond / Double(max(share.count, 1)))

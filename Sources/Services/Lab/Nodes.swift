@@ -48,24 +48,19 @@ struct Nodes: Sendable {
     try await controller.waitForLine("controller ready", limit: Nodes.readyLimit)
     // 96 %, so that a full link has no queue (the tunnel's own frames and TCP's headers are in what is paced).
     let rateLimit = "\(settings.rate.megabitsPerSecond * 0.96)"
-    func accelerator(
-      _ name: String, _ space: Namespace, _ site: String, address: String, peer: String, peerAddress: String, _ more: [String]
-    ) throws {
+    func accelerator(_ name: String, _ space: Namespace, _ site: String, address: String, _ more: [String] = []) throws {
       let command = [
         program, "accelerator", "--node", name, "--site", site, "--key-file", keyFile, "--entrance", "\(address):\(Nodes.entrancePort)",
-        "--tunnel", "\(address):\(Nodes.tunnelPort)", "--probe", "\(address):\(Nodes.probePort)", "--peer",
-        "\(peer)=\(peerAddress):\(Nodes.tunnelPort)", "--rate-limit", rateLimit, "--controller",
+        "--tunnel", "\(address):\(Nodes.tunnelPort)", "--probe", "\(address):\(Nodes.probePort)", "--rate-limit", rateLimit, "--controller",
         "\(Topology.controlAddress):\(ControllerClient.port)",
       ]
       all.append(try ChildProcess("accelerator \(name)", space.command(command + more), log: folder.file("accelerator-\(name).log")))
     }
-    try accelerator(
-      "b", Topology.acceleratorB, Nodes.center2, address: Topology.acceleratorBAddress, peer: "a",
-      peerAddress: Topology.acceleratorAAddress, [])
+    try accelerator("b", Topology.acceleratorB, Nodes.center2, address: Topology.acceleratorBAddress)
     if settings.usesAccelerators {
-      try accelerator(
-        "a", Topology.acceleratorA, Nodes.accessSite, address: Topology.acceleratorAAddress, peer: "b",
-        peerAddress: Topology.acceleratorBAddress, ["--route", "10.2.0.0/24=b"])
+      // Only A opens flows, so only A dials.
+      let peer = ["--peer", "b=\(Topology.acceleratorBAddress):\(Nodes.tunnelPort)", "--route", "10.2.0.0/24=b"]
+      try accelerator("a", Topology.acceleratorA, Nodes.accessSite, address: Topology.acceleratorAAddress, peer)
     }
     for node in all.dropFirst() { try await node.waitForLine("accelerator ready", limit: Nodes.readyLimit) }
   }

@@ -76,6 +76,10 @@ struct Topology: Sendable {
     try Namespace.connect((center1, "inter", "10.99.0.1/30"), (center2, "inter", "\(migrationAddress)/30"))
     try Namespace.connect((center2, "nas", "10.99.1.1/30"), (nas, "eth0", "\(nasAddress)/30"))
     try nas.ip("route", "add", "default", "via", "10.99.1.1")
+    // The recipe of docs/operations/accelerator.md: with pacing, connections of accelerators may begin with 1,000 segments (1.4 MB).
+    for (host, gateway) in [(acceleratorA, "10.0.1.1"), (acceleratorB, "10.2.0.1")] {
+      try host.ip("route", "replace", "default", "via", gateway, "initcwnd", "1000", "initrwnd", "1000")
+    }
     // What a kernel that nobody has tuned gives its sockets, said explicitly since this machine's may differ.
     try pc.set(["net.ipv4.tcp_rmem": "4096 131072 6291456", "net.ipv4.tcp_wmem": "4096 16384 4194304"])
     for host in [acceleratorA, acceleratorB] {
