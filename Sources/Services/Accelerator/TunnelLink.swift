@@ -38,25 +38,23 @@ final class TunnelLink: ChannelInboundHandler {
   static let identifiers: ClosedRange<UInt32> = 1...65_535
   /// Below this a payload is copied behind its header into one buffer; above, header and payload go out side by side (writev).
   static let copiedPayload = 2_048
-  /// One second of padding in small portions would be thousands of writes; one step writes at most this: 30 ms (`WarmUp.reserve`) x 1 Gbit/s / 8.
-  static let paddingAtOnce = 4 << 20
   /// How long a last goodbye may take to leave.
   static let closing = TimeAmount.seconds(1)
 
   let loop: any EventLoop
-  private let setup: Setup
-  private let events: Events
+  let setup: Setup
+  let events: Events
   private var engine: TunnelConnection
   /// Nil until the handshake is done, because the peer's HELLO says how many flows it takes.
   private(set) var hub: FlowHub?
   private(set) var peer: TunnelHello?
-  private var context: ChannelHandlerContext?
+  private(set) var context: ChannelHandlerContext?
   private var codecs: [FlowID: FlowCodec] = [:]
   private var timer: (at: Instant, task: Scheduled<Void>)?
   private var isDraining = false
-  private var isClosed = false
-  private var warmUp: WarmUp?
-  private var warmTask: Scheduled<Void>?
+  private(set) var isClosed = false
+  var warmUp: WarmUp?
+  var warmTask: Scheduled<Void>?
   private var pacing: BitRate?
   private var octetsSinceDeal = 0
   /// The figures of the flows that have ended.
@@ -99,7 +97,7 @@ extension TunnelLink {
 
   func tcpState() -> TCPState? { context.flatMap { TCPSocket.state($0.channel) } }
 
-  private var bufferedOctets: Int { (try? context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
+  var bufferedOctets: Int { (try? context?.channel.syncOptions?.getOption(.bufferedWritableBytes)) ?? 0 }
 }
 
 // MARK: Tell it
@@ -123,6 +121,12 @@ extension TunnelLink {
     guard rate != pacing, let context else { return }
     pacing = rate
     TCPSocket.setPacing(context.channel, octetsPerSecond: rate.map { UInt64($0.bitsPerSecond / 8) })
+  }
+
+  /// Sends a frame that is not of a flow. Precondition: established.
+  func say(_ frame: TunnelFrame) {
+    engine.send(frame)
+    drain()
   }
 
   /// Says goodbye and closes; every flow ends with a RST.
@@ -337,7 +341,7 @@ extension TunnelLink: FlowTransport {
     context.write(wrapOutboundOut(buffer), promise: nil)
   }
 
-  private func write(_ kind: TunnelFrame.Kind, _ payload: ByteBuffer, of id: FlowID, _ context: ChannelHandlerContext) {
+  func write(_ kind: TunnelFrame.Kind, _ payload: ByteBuffer, of id: FlowID, _ context: ChannelHandlerContext) {
     if kind == .data, payload.readerIndex >= TunnelLimits.headerOctets {  // an encoder has left room for the header
       var whole = payload
       whole.moveReaderIndex(to: payload.readerIndex - TunnelLimits.headerOctets)
@@ -353,70 +357,5 @@ extension TunnelLink: FlowTransport {
     if copies { buffer.writeImmutableBuffer(payload) }
     context.write(wrapOutboundOut(buffer), promise: nil)
     if !copies { context.write(wrapOutboundOut(payload), promise: nil) }
-  }
-}
-
-// MARK: Warming
-
-extension TunnelLink {
-  private static let padding = ByteBuffer(repeating: 0, count: TunnelLimits.dataOctets)
-
-  /// Opens this end's sending direction, and keeps it open while the hold lasts.
-  func warm(_ request: WarmRequest) {
-    guard isEstablished else { return }
-    if warmUp == nil {
-      warmUp = WarmUp(request, at: TunnelLink.now())
-      stepWarmUp()
-    } else {
-      warmUp?.extend(request, at: TunnelLink.now())
-    }
-  }
-
-  /// Asks the peer to do the same.
-  func askToWarm(_ request: WarmRequest) {
-    guard isEstablished else { return }
-    engine.send(.warm(request))
-    drain()
-  }
-
-  private func stepWarmUp() {
-    warmTask = nil
-    guard var warmUp, let context, !isClosed else { return }
-    let state = TCPSocket.state(context.channel)
-    let buffered = bufferedOctets
-    let reading = WarmUp.Reading(
-      delivered: state?.acknowledged ?? 0, congestionWindow: state?.congestionWindow ?? 0, unsent: (state?.unsent ?? 0) + buffered,
-      isBusy: group?.isBusy == true || hub?.isStarved == true)
-    // Without a rate limit of its own a connection that opens its window could overrun the path: padding at least keeps to the path's rate.
-    let step = warmUp.step(reading, at: TunnelLink.now())
-    self.warmUp = warmUp
-    if group?.isLimited != true { setPacing(warmUp.isOpening ? warmUp.request.rate : nil) }
-    switch step {
-    case .pad(let octets, let again):
-      if octets > 0, context.channel.isWritable { pad(min(octets, TunnelLink.paddingAtOnce), context) }
-      scheduleWarmUp(again)
-    case .opened(let window, let isFull, let again):
-      setup.logger.debug(
-        "tunnel connection warm", metadata: ["peer": "\(peer?.node.text ?? "")", "window": "\(window)", "full": "\(isFull)"])
-      scheduleWarmUp(again)
-      events.opened(self, window, isFull)
-    case .over: self.warmUp = nil
-    }
-  }
-
-  private func scheduleWarmUp(_ at: Instant) {
-    warmTask = loop.assumeIsolated().scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(at.nanoseconds, 0)))) { [weak self] in
-      self?.stepWarmUp()
-    }
-  }
-
-  private func pad(_ octets: Int, _ context: ChannelHandlerContext) {
-    var left = octets
-    group?.notePadding()
-    while left > 0, let payload = TunnelLink.padding.getSlice(at: 0, length: min(left, TunnelLimits.dataOctets)) {
-      write(.pad, payload, of: FlowID(0), context)
-      left -= payload.readableBytes
-    }
-    context.flush()
   }
 }
