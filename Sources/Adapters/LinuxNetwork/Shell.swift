@@ -34,10 +34,13 @@ package enum Shell {
     } else {
       process.standardInput = FileHandle.nullDevice
     }
+    // `waitUntilExit` turns a run loop, and may notice the end many seconds late.
+    let ended = DispatchSemaphore(value: 0)
+    process.terminationHandler = { _ in ended.signal() }
     try process.run()
     let complaints = Collector(errors.fileHandleForReading)
     let text = output.fileHandleForReading.readDataToEndOfFile()
-    process.waitUntilExit()
+    ended.wait()
     let complaint = complaints.wait()
     guard process.terminationStatus == 0 else {
       throw CommandError(command: command, status: process.terminationStatus, complaint: complaint)

@@ -7,7 +7,7 @@ import Vocabulary
 final class ChildProcess: Sendable {
   /// Lines that are remembered, for waits that come after them and for last words. A node's start makes about ten.
   private static let maximumLines = 4_096
-  /// Between SIGTERM and SIGKILL.
+  /// What the kernel may need to take a killed process away; one that waits for a disk longer is left to it.
   private static let patience = TimeSpan.seconds(3 as Int64)
 
   private struct Waiter {
@@ -29,6 +29,7 @@ final class ChildProcess: Sendable {
   private let process = Process()
   private let input = Pipe()
   private let state = Mutex(State())
+  private let gone = DispatchGroup()
 
   /// Starts it. `onLine` hears each line of its standard output and error, on a thread of its own.
   init(
@@ -45,9 +46,13 @@ final class ChildProcess: Sendable {
       throw .partFailed(name, what: "could not be started: its log \(log) cannot be written", log: [])
     }
     let writer = FileHandle(forWritingAtPath: log)
+    gone.enter()  // until it has terminated
+    process.terminationHandler = { [gone] _ in gone.leave() }
+    gone.enter()  // until its last words have been read
     do {
       try process.run()
     } catch {
+      for _ in 0..<2 { gone.leave() }
       throw .partFailed(name, what: "could not be started: \(error)", log: [])
     }
     try? lines.fileHandleForWriting.close()
@@ -64,9 +69,9 @@ final class ChildProcess: Sendable {
           take(line)
         }
       }
-      process.waitUntilExit()
-      ended()
+      gone.leave()
     }
+    gone.notify(queue: .global()) { [self] in ended() }
   }
 
   /// What there is, as soon as there is something (`FileHandle` would wait for more); nil at the end.
@@ -157,20 +162,10 @@ final class ChildProcess: Sendable {
     }
   }
 
-  /// Asks it to end, waits, and makes it end. Works in a cancelled task too.
-  func stop() {
-    guard isRunning else { return }
-    kill(pid, SIGTERM)
-    let deadline = ContinuousClock.now + .seconds(ChildProcess.patience.seconds)
-    // A short poll: this runs in cleanups, where nothing may be awaited.
-    while isRunning, ContinuousClock.now < deadline { usleep(5_000) }
-    end()
-  }
-
-  /// Ends it at once.
+  /// Ends it at once. Works in a cancelled task too: nothing is awaited.
   func end() {
     guard isRunning else { return }
     kill(pid, SIGKILL)
-    process.waitUntilExit()
+    _ = gone.wait(timeout: .now() + ChildProcess.patience.seconds)
   }
 }
