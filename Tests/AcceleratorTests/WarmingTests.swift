@@ -1,4 +1,5 @@
 import Accelerator
+import Synchronization
 import Testing
 import Vocabulary
 
@@ -19,6 +20,28 @@ extension Loopback {
         #expect(got.atServer == pattern(500_000, seed: 1) && got.atClient == pattern(500_000, seed: 2))
         // Padding is nothing that a flow has sent.
         #expect(try await pair.a.statistics().plainSent == 500_000)
+      }
+    }
+
+    @Test("is followed although somebody types over the tunnel all the time")
+    func besideKeystrokes() async throws {
+      let log = LogBook()
+      let options = Pair.Options(rateLimit: .megabitsPerSecond(800), loggerOfA: log.logger("a"), connections: 4)
+      try await Pair.with(options) { pair in
+        let (client, server) = try await pair.flow()
+        let isOver = Mutex(false)
+        async let echo: Void = onThread { while case let octets = try server.read(), !octets.isEmpty { try server.write(octets) } }
+        async let typing: Void = onThread {
+          while !isOver.withLock({ $0 }) {
+            try client.write([1])
+            #expect(try client.read(exactly: 1) == [1])
+          }
+          client.endOutput()
+        }
+        pair.a.handle(.warm(peer: "b", rate: .megabitsPerSecond(100), roundTripMilliseconds: 10, holdMilliseconds: 60_000))
+        try await log.wait(for: "tunnel to b warm: cwnd", times: 4)
+        isOver.withLock { $0 = true }
+        _ = try await (typing, echo)
       }
     }
 

@@ -18,18 +18,26 @@ final class PacingShare: Sendable {
 final class PacingGroup {
   static let interval = TimeAmount.milliseconds(50)
   static let busyFraction = 0.05
+  /// Without a limit: 5 % of it in 50 ms are 31 KB, one frame.
+  static let assumedRate = BitRate.megabitsPerSecond(100)
   private let loop: any EventLoop
   private let limit: BitRate?
   private let share: PacingShare
   private var links: [TunnelLink] = []
   private var task: RepeatedTask?
   private var busyHere = 0
-  private var lastTraffic = NIODeadline.uptimeNanoseconds(0)
+  /// Octets in one interval that make a connection, or the whole group, busy.
+  private let threshold: Int
+  /// What was sent in the interval that began then.
+  private var recent = (since: NIODeadline.uptimeNanoseconds(0), octets: 0)
+  private var lastBusy = NIODeadline.uptimeNanoseconds(0)
 
   init(loop: any EventLoop, limit: BitRate?, share: PacingShare) {
     self.loop = loop
     self.limit = limit
     self.share = share
+    let rate = limit ?? PacingGroup.assumedRate
+    threshold = Int(rate.bitsPerSecond / 8 * PacingGroup.busyFraction * Double(PacingGroup.interval.nanoseconds) / 1e9)
   }
 
   var isEmpty: Bool { links.isEmpty }
@@ -47,8 +55,11 @@ final class PacingGroup {
   }
 
   /// A link has sent data.
-  func noteTraffic() {
-    lastTraffic = .now()
+  func noteTraffic(_ octets: Int) {
+    let now = NIODeadline.now()
+    if now - recent.since >= PacingGroup.interval { recent = (now, 0) }
+    recent.octets += octets
+    if recent.octets > threshold { lastBusy = now }
     start()
   }
 
@@ -61,12 +72,12 @@ final class PacingGroup {
     task = loop.scheduleRepeatedTask(initialDelay: PacingGroup.interval, delay: PacingGroup.interval) { _ in bound.value.deal() }
   }
 
-  /// Application data was sent to the peer a moment ago, on any connection of this loop.
-  var isBusy: Bool { NIODeadline.now() - lastTraffic < PacingGroup.interval }
+  /// More than keystrokes went to the peer a moment ago, on the connections of this loop: padding would be in the way. Keystrokes are not, or a tunnel that
+  /// somebody types over would never get warm.
+  var isBusy: Bool { NIODeadline.now() - lastBusy < PacingGroup.interval }
 
   private func deal() {
     guard let limit else { return }
-    let threshold = Int(limit.bitsPerSecond / 8 * PacingGroup.busyFraction * Double(PacingGroup.interval.nanoseconds) / 1e9)
     let sending = links.filter { $0.takeOctetsSinceDeal() > threshold || $0.hasBacklog }
     // Padding yields to data, so a connection that only opens its window has a share only while nobody has data.
     let busy = sending.isEmpty && !isBusy ? links.filter(\.isOpeningWindow) : sending

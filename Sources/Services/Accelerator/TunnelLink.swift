@@ -321,7 +321,7 @@ extension TunnelLink: FlowTransport {
       guard let codec = codecs[id] else { return }
       let (kind, payload) = codec.encode(plain)
       octetsSinceDeal += payload.readableBytes
-      group?.noteTraffic()
+      group?.noteTraffic(payload.readableBytes)
       write(kind, payload, of: id, context)
     case .end, .reset:
       write(.flow(id, frame, codings: .plain), context)
