@@ -46,6 +46,10 @@ package final class AcceleratorService: Sendable {
   }
 
   private func run(key: EndpointKey, on group: MultiThreadedEventLoopGroup, ready: (@Sendable (AcceleratorPlaces) -> Void)?) async throws {
+    if !TCPSocket.keepsIdleWindows() {
+      logger.notice(
+        "this kernel closes the windows of idle connections; `sysctl -w net.ipv4.tcp_slow_start_after_idle=0` keeps tunnels warm")
+    }
     let reporter = Reporter()
     let shares = PacingShares()
     var made: [NIOLoopBound<Shard>] = []

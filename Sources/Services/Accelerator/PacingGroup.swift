@@ -78,6 +78,7 @@ final class PacingGroup {
 
   private func deal() {
     guard let limit else { return }
+    for link in links { link.watchLosses() }
     let sending = links.filter { $0.takeOctetsSinceDeal() > threshold || $0.hasBacklog }
     // Padding yields to data, so a connection that only opens its window has a share only while nobody has data.
     let busy = sending.isEmpty && !isBusy ? links.filter(\.isOpeningWindow) : sending

@@ -23,6 +23,7 @@ final class Shard {
   private let routes: RouteTable
   private let dialler: TargetDialler
   private let shares: PacingShares
+  private let keepsIdleWindows: Bool
   private let report: @Sendable (NodeReport) -> Void
   private let logger: Logger
   private var pools: [NodeID: TunnelPool] = [:]
@@ -41,6 +42,7 @@ final class Shard {
     self.loop = loop
     self.settings = settings
     self.shares = shares
+    keepsIdleWindows = TCPSocket.keepsIdleWindows()
     self.report = report
     self.logger = logger
     prover = TunnelProver(
@@ -180,7 +182,8 @@ extension Shard {
       node: settings.node, peer: peer ?? NodeID(""), maximumFlows: UInt32(settings.limits.maximumFlows),
       nonce: EndpointKey.randomOctets(TunnelLimits.nonceOctets))
     let setup = TunnelLink.Setup(
-      role: role, hello: hello, prover: prover, limits: settings.limits, compresses: settings.compresses, logger: logger)
+      role: role, hello: hello, prover: prover, limits: settings.limits, compresses: settings.compresses,
+      congestion: CongestionPolicy(isPaced: settings.rateLimit != nil, keepsIdleWindows: keepsIdleWindows), logger: logger)
     let events = TunnelLink.Events(
       established: { [weak self] link, hello in
         self?.joined(link, hello.node, role)

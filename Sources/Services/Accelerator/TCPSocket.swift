@@ -17,6 +17,9 @@ struct TCPState: Sendable {
   var unsent: Int
   /// Segments under way.
   var unacknowledged: Int
+  /// Segments since the connection began, modulo 2^32.
+  var sentSegments: UInt32
+  var retransmittedSegments: UInt32
 
   /// What BBR would take for its window; 0 with another congestion control.
   var modelledWindow: Int
@@ -55,14 +58,27 @@ enum TCPSocket {
 
   /// Prepares a tunnel connection. SO_SNDBUF and SO_RCVBUF stay as they are: setting them would switch the kernel's autotuning off and cap them;
   /// docs/operations/accelerator.md says how to raise its limits instead.
-  static func tune(_ channel: any Channel) {
+  static func tune(_ channel: any Channel, _ control: CongestionPolicy.Control) {
     withDescriptor(channel) { descriptor in
       set(descriptor, CInt(IPPROTO_TCP), TCP_NODELAY, CInt(1))
       set(descriptor, CInt(IPPROTO_TCP), tcpNotSentLowWater, notSentLowWater)
-      // BBR where the kernel has it: it paces by itself and does not take the loss of a segment for congestion. Where it has not, the default stays.
-      var name: [CChar] = Array("bbr".utf8CString)
-      _ = setsockopt(descriptor, CInt(IPPROTO_TCP), tcpCongestion, &name, socklen_t(3))
     }
+    setCongestionControl(channel, control)
+  }
+
+  /// TCP_CONGESTION, also on a connection that is under way. A kernel without it leaves what there was.
+  static func setCongestionControl(_ channel: any Channel, _ control: CongestionPolicy.Control) {
+    withDescriptor(channel) { descriptor in
+      var name: [CChar] = Array(control.rawValue.utf8CString)
+      _ = setsockopt(descriptor, CInt(IPPROTO_TCP), tcpCongestion, &name, socklen_t(control.rawValue.utf8.count))
+    }
+  }
+
+  /// Whether windows of idle connections stay open in this network namespace; false if it cannot be told.
+  static func keepsIdleWindows() -> Bool {
+    guard let file = fopen("/proc/sys/net/ipv4/tcp_slow_start_after_idle", "r") else { return false }
+    defer { fclose(file) }
+    return fgetc(file) == CInt(UInt8(ascii: "0"))
   }
 
   /// SO_MAX_PACING_RATE; nil takes the limit away.
@@ -83,6 +99,8 @@ enum TCPSocket {
           acknowledged: info.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
           unsent: Int(info.loadUnaligned(fromByteOffset: 144, as: UInt32.self)),
           unacknowledged: Int(info.loadUnaligned(fromByteOffset: 24, as: UInt32.self)),
+          sentSegments: info.loadUnaligned(fromByteOffset: 136, as: UInt32.self),
+          retransmittedSegments: info.loadUnaligned(fromByteOffset: 100, as: UInt32.self),
           modelledWindow: modelledWindow(descriptor))
       }
     } ?? nil

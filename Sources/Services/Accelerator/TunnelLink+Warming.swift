@@ -30,6 +30,7 @@ extension TunnelLink {
   private func stepWarmUp() {
     warmTask = nil
     guard var warmUp, let context, !isClosed else { return }
+    watchLosses()
     let state = TCPSocket.state(context.channel)
     let buffered = bufferedOctets
     let reading = WarmUp.Reading(

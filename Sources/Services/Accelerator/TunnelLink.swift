@@ -19,6 +19,7 @@ final class TunnelLink: ChannelInboundHandler {
     var prover: TunnelProver
     var limits: FlowLimits
     var compresses: Bool
+    var congestion: CongestionPolicy
     var logger: Logger
   }
 
@@ -51,6 +52,7 @@ final class TunnelLink: ChannelInboundHandler {
   private(set) var context: ChannelHandlerContext?
   private var codecs: [FlowID: FlowCodec] = [:]
   private var timer: (at: Instant, task: Scheduled<Void>)?
+  private var congestion: CongestionPolicy
   private var isDraining = false
   private(set) var isClosed = false
   var warmUp: WarmUp?
@@ -66,6 +68,7 @@ final class TunnelLink: ChannelInboundHandler {
   init(loop: any EventLoop, setup: Setup, events: Events) {
     self.loop = loop
     self.setup = setup
+    congestion = setup.congestion
     self.events = events
     engine = TunnelConnection(role: setup.role, hello: setup.hello, prover: setup.prover, at: TunnelLink.now())
   }
@@ -78,8 +81,8 @@ final class TunnelLink: ChannelInboundHandler {
 extension TunnelLink {
   var isEstablished: Bool { hub != nil && !isClosed }
   var flowCount: Int { hub?.count ?? 0 }
-  /// Octets wait here for the kernel, or sockets for octets to leave.
-  var hasBacklog: Bool { hub?.isStarved == true || bufferedOctets > 0 }
+  /// Octets of flows wait here for the kernel, or sockets for octets to leave. While a window is opened what waits is padding.
+  var hasBacklog: Bool { hub?.isStarved == true || bufferedOctets > 0 && !isOpeningWindow }
   /// A warm-up is at work: padding is under way.
   var isOpeningWindow: Bool { warmUp?.isOpening == true }
   var isWarm: Bool { warmUp?.isOpening == false }
@@ -94,6 +97,15 @@ extension TunnelLink {
 
   /// The flow that has this identifier now, as one object that no later flow is.
   func codec(of id: FlowID) -> FlowCodec? { codecs[id] }
+
+  /// Takes another congestion control if segments are being lost.
+  func watchLosses() {
+    guard congestion.control == .cubic, let context, let state = TCPSocket.state(context.channel),
+      congestion.observe(sent: state.sentSegments, retransmitted: state.retransmittedSegments)
+    else { return }
+    TCPSocket.setCongestionControl(context.channel, congestion.control)
+    setup.logger.debug("tunnel connection loses segments: BBR from here on", metadata: ["peer": "\(peer?.node.text ?? "")"])
+  }
 
   func tcpState() -> TCPState? { context.flatMap { TCPSocket.state($0.channel) } }
 
@@ -148,7 +160,7 @@ extension TunnelLink {
 extension TunnelLink {
   func handlerAdded(context: ChannelHandlerContext) {
     self.context = context
-    TCPSocket.tune(context.channel)
+    TCPSocket.tune(context.channel, congestion.control)
     if context.channel.isActive { drain() }
   }
 

@@ -1,6 +1,6 @@
 import Foundation
 import LinuxNetwork
-import Synchronization
+import Vocabulary
 
 /// The one run that a machine can have at a time: its lock, its folder, and the removal of what a run that was killed has left.
 package final class RunFolder: Sendable {
@@ -9,15 +9,23 @@ package final class RunFolder: Sendable {
   /// Every namespace of the lab is named so, and nothing else is.
   package static let namespacePrefix = "lhlab-"
 
+  /// How long the kernel may take to bury a killed run: it unmaps hundreds of megabytes.
+  private static let patience = TimeSpan.seconds(2 as Int64)
+
   private let lock: Int32
 
   /// Takes the lock and clears the ground.
   package init() throws(LabError) {
     let descriptor = open(RunFolder.lockPath, O_CREAT | O_RDWR | O_CLOEXEC, 0o600)
     guard descriptor >= 0 else { throw .network(SystemError("open \(RunFolder.lockPath)").description) }
-    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-      close(descriptor)
-      throw .running(lock: RunFolder.lockPath)
+    // A run that was killed a moment ago may not be gone yet.
+    let deadline = ContinuousClock.now + .seconds(RunFolder.patience.seconds)
+    while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+      guard ContinuousClock.now < deadline else {
+        close(descriptor)
+        throw .running(lock: RunFolder.lockPath)
+      }
+      usleep(20_000)
     }
     lock = descriptor
     RunFolder.clear()
