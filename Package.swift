@@ -117,7 +117,8 @@ let testTargets: [Target] = [
   tests(
     "ControlLinkTests",
     ["ControlLink", "Agent", "Client", "Accelerator", "Authentication", "Control", "Vocabulary", nioCore, nioPosix, nioHTTP1, logging]),
-  tests("ProbingTests", ["Probing", "Paths", "Control", "Vocabulary", nioCore, nioPosix, logging]),
+  tests(
+    "ProbingTests", ["Probing", "LinuxNetwork", "WANEmulation", "Paths", "Control", "Vocabulary", nioCore, nioPosix, logging]),
   tests("LabTests", ["Lab", "LinuxNetwork", "WANEmulation", "Vocabulary"]),
 ]
 

@@ -22,8 +22,7 @@ final class Prober: Sendable {
   let reports = Inbox<NodeReport>()
   private let prober: NIOLoopBound<PathProber>
 
-  init(limits: ProbeLimits = Prober.limits) async throws {
-    let loop = MultiThreadedEventLoopGroup.singleton.next()
+  init(limits: ProbeLimits = Prober.limits, on loop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next()) async throws {
     prober = try await loop.submit { [reports] in
       NIOLoopBound(PathProber(loop: loop, logger: quiet, limits: limits) { reports.put($0) }, eventLoop: loop)
     }.get()

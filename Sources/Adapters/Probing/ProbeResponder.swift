@@ -3,6 +3,12 @@ import NIOCore
 import NIOPosix
 import Vocabulary
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
 /// Answers probes: a TCP server on one event loop.
 package final class ProbeResponder: Sendable {
   /// Where it listens.
@@ -21,14 +27,19 @@ package final class ProbeResponder: Sendable {
     to endpoint: Endpoint, on loop: any EventLoop, logger: Logger, limits: ProbeLimits = ProbeLimits()
   ) async throws -> ProbeResponder {
     let state = try await loop.submit { NIOLoopBound(ResponderState(limits: limits, logger: logger), eventLoop: loop) }.get()
-    let channel = try await ServerBootstrap(group: loop)
-      .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-      .serverChannelOption(.backlog, value: 256)
-      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-      .childChannelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture { try state.value.take(channel) }
-      }
-      .bind(to: SocketAddress(ipAddress: "\(endpoint.address)", port: Int(endpoint.port))).get()
+    let address = try SocketAddress(ipAddress: "\(endpoint.address)", port: Int(endpoint.port))
+    // On the loop, so that the socket is made by its thread: the lab puts threads into namespaces.
+    let channel = try await loop.flatSubmit {
+      ServerBootstrap(group: loop)
+        .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+        .serverChannelOption(.backlog, value: 256)
+        .serverChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { sendInBursts(channel) } }
+        .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
+        .childChannelInitializer { channel in
+          channel.eventLoop.makeCompletedFuture { try state.value.take(channel) }
+        }
+        .bind(to: address)
+    }.get()
     let port = channel.localAddress?.port.map { UInt16($0) } ?? endpoint.port
     return ProbeResponder(endpoint: Endpoint(address: endpoint.address, port: port), channel: channel, state: state)
   }
@@ -38,6 +49,18 @@ package final class ProbeResponder: Sendable {
     try? await channel.close()
     let state = state
     try? await state.eventLoop.submit { state.value.closeAll() }.get()
+  }
+}
+
+/// A train tells the path's rate only if its segments leave in bursts: BBR, where it is the system's choice, would pace them at what the window comes
+/// to in a round trip, and a prober would measure that (2.6 Mbit/s on a path of 100 Mbit/s and 300 ms). So the listening socket, and with it each that
+/// it accepts, gets Reno, which every Linux has and lets everyone choose. A socket that has been BBR's once would go on pacing.
+private func sendInBursts(_ channel: any Channel) {
+  let tcpCongestion: CInt = 13  // TCP_CONGESTION of linux/tcp.h, which not every C library names
+  _ = try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { descriptor in
+    let name = Array("reno".utf8)
+    // Without it the rates come out too low, and nothing else is wrong.
+    _ = setsockopt(descriptor, CInt(IPPROTO_TCP), tcpCongestion, name, socklen_t(name.count))
   }
 }
 
@@ -100,6 +123,10 @@ private final class ProbeAnswerer: ChannelDuplexHandler {
     while buffer.writerIndex < ProbeLimits.maximumTrain { buffer.writeInteger(random.next() as UInt64) }
     return buffer
   }()
+
+  /// Two segments of 1,448 octets: written one by one they leave one by one, while a whole train would leave in superpackets of up to 64 KiB if the
+  /// window is open; those arrive as lumps, 52 ms apart at 10 Mbit/s, which look like windows of TCP and tell no rate.
+  private static let pieceOctets = 2_896
 
   private let state: ResponderState
   private var buffer = ByteBuffer()
@@ -167,10 +194,12 @@ private final class ProbeAnswerer: ChannelDuplexHandler {
     var head = context.channel.allocator.buffer(capacity: ProbeMessage.octets)
     ProbeMessage(kind: kind, size: size, nonce: nonce).write(into: &head)
     context.write(wrapOutboundOut(head), promise: nil)
-    if size > 0, let octets = ProbeAnswerer.train.getSlice(at: 0, length: Int(size)) {
-      context.write(wrapOutboundOut(octets), promise: nil)
-    }
     context.flush()
+    var sent = 0
+    while sent < Int(size), let octets = ProbeAnswerer.train.getSlice(at: sent, length: min(ProbeAnswerer.pieceOctets, Int(size) - sent)) {
+      context.writeAndFlush(wrapOutboundOut(octets), promise: nil)
+      sent += octets.readableBytes
+    }
   }
 
   private func watchIdle(_ context: ChannelHandlerContext) {
