@@ -237,7 +237,7 @@ struct ControllerTests {
       try await client.register()
       try await client.report(.event("a\u{1b}[2Jb\nc"), .event(String(repeating: "x", count: 5_000)))
       let lines: [TimelineEntry] = try await controller.get("/v1/timeline")
-      #expect(lines.contains { $0.event == "a [2Jb c" })
+      #expect(lines.contains { $0.event.hasPrefix("a [2Jb c") })
       #expect(lines.allSatisfy { $0.event.count <= 1_000 })
     }
   }
