@@ -43,14 +43,15 @@ let engines: [Target] = [
 ]
 
 let adapters: [Target] = [
+  layer("Adapters", "Sockets", ["Vocabulary", nioCore, nioPosix]),
   layer("Adapters", "Authentication", ["Vocabulary", "SCTP", "Control", crypto]),
   layer("Adapters", "Relay", ["Vocabulary", "Flows", nioCore, nioPosix, logging]),
-  layer("Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
+  layer("Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Compression", ["Vocabulary", "CZstd", nioCore]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
-  layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", nioCore, nioPosix, logging]),
+  layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", "Sockets", nioCore, nioPosix, logging]),
   layer("Adapters", "Hypervisors", ["Vocabulary", "Control", nioCore, nioPosix, logging]),
-  layer("Adapters", "ControlLink", ["Vocabulary", "Control", nioCore, nioPosix, nioHTTP1, logging]),
+  layer("Adapters", "ControlLink", ["Vocabulary", "Control", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "LinuxNetwork", ["Vocabulary", "CLinux"]),
   layer("Adapters", "WANEmulation", ["Vocabulary", "LinuxNetwork"]),
 ]
@@ -58,23 +59,23 @@ let adapters: [Target] = [
 let services: [Target] = [
   layer(
     "Services", "Agent",
-    ["Vocabulary", "SCTP", "Flows", "Control", "Authentication", "Relay", "Carriers", "ControlLink", nioCore, nioPosix, logging]),
+    ["Vocabulary", "SCTP", "Flows", "Control", "Authentication", "Relay", "Sockets", "Carriers", "ControlLink", nioCore, nioPosix, logging]),
   layer(
     "Services", "Client",
     [
-      "Vocabulary", "SCTP", "Flows", "Control", "Paths", "Authentication", "Relay", "Carriers", "Interception", "Probing", "ControlLink",
+      "Vocabulary", "SCTP", "Flows", "Control", "Paths", "Authentication", "Relay", "Sockets", "Carriers", "Interception", "Probing", "ControlLink",
       nioCore, nioPosix, logging,
     ]),
   layer(
     "Services", "Accelerator",
     [
-      "Vocabulary", "Flows", "Tunnel", "Control", "Authentication", "Relay", "Compression", "Interception", "Probing", "ControlLink",
+      "Vocabulary", "Flows", "Tunnel", "Control", "Authentication", "Relay", "Sockets", "Compression", "Interception", "Probing", "ControlLink",
       nioCore, nioPosix, logging,
     ]),
   layer(
     "Services", "Controller",
     [
-      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Hypervisors", hummingbird, yams, nioCore, nioPosix,
+      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Sockets", "Hypervisors", hummingbird, yams, nioCore, nioPosix,
       nioHTTP1, logging,
     ]),
   layer(

@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import SCTP
+import Sockets
 
 /// One TCP connection that carries SCTP packets, each behind its length in 16 bits (RFC 4571 section 2).
 package final class Carrier: ChannelInboundHandler {
@@ -111,7 +112,7 @@ extension Carrier {
   }
 
   package func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    closeReason = closeReason ?? "\(error)"
+    closeReason = closeReason ?? describe(error)
     context.close(promise: nil)
   }
 

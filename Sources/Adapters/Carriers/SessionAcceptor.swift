@@ -2,6 +2,7 @@ import Flows
 import Logging
 import NIOCore
 import SCTP
+import Sockets
 import Vocabulary
 
 /// The passive end of an agent's sessions: carriers come in, and each is led to its session.

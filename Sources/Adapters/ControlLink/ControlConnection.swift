@@ -1,5 +1,6 @@
 import NIOCore
 import NIOHTTP1
+import Sockets
 
 /// One HTTP/1.1 connection to the controller, on its event loop: one request at a time, the answer in parts.
 final class ControlConnection: ChannelInboundHandler {

@@ -1,12 +1,7 @@
 import NIOCore
 import NIOPosix
+import Sockets
 import Vocabulary
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
 
 /// Opens connections to the controller, from the node's own addresses in turn: a machine that moves has several, of which one works at a time.
 final class ControlDialler {
@@ -72,7 +67,7 @@ final class ControlDialler {
       }
     do {
       if let source { bootstrap = bootstrap.bind(to: try SocketAddress(ipAddress: "\(source)", port: 0)) }
-      let address = try SocketAddress(ipAddress: "\(controller.address)", port: Int(controller.port))
+      let address = try SocketAddress(controller)
       return bootstrap.connect(to: address).map { _ in connection }
     } catch {
       return loop.makeFailedFuture(error)
@@ -84,15 +79,5 @@ extension IPAddress {
   fileprivate var isVersion4: Bool {
     if case .v4 = self { return true }
     return false
-  }
-}
-
-/// An error of the network in a few words: the system's own, without the call that brought it up.
-func describe(_ error: any Error) -> String {
-  switch error {
-  case let error as IOError: String(cString: strerror(error.errnoCode))
-  case let error as NIOConnectionError: error.connectionErrors.first.map { describe($0.error) } ?? "unknown host \(error.host)"
-  case ChannelError.connectTimeout(let limit): "no answer within \(limit.nanoseconds / 1_000_000) ms"
-  default: "\(error)"
   }
 }

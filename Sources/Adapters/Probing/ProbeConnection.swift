@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import NIOPosix
+import Sockets
 import Vocabulary
 
 /// One target of a prober: its connection, dialled again whenever it is lost, and the exchange on it. On one event loop.
@@ -76,7 +77,7 @@ final class ProbeConnection: ChannelInboundHandler {
         channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
       }
     do {
-      let target = try SocketAddress(ipAddress: "\(address.address)", port: Int(address.port))
+      let target = try SocketAddress(address)
       bootstrap.connect(to: target).assumeIsolated().whenComplete { result in
         switch result {
         case .success(let channel): self.connected(channel, handshake: ProbeConnection.now() - began)

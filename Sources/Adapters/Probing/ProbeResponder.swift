@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import NIOPosix
+import Sockets
 import Vocabulary
 
 #if canImport(Glibc)
@@ -27,7 +28,7 @@ package final class ProbeResponder: Sendable {
     to endpoint: Endpoint, on loop: any EventLoop, logger: Logger, limits: ProbeLimits = ProbeLimits()
   ) async throws -> ProbeResponder {
     let state = try await loop.submit { NIOLoopBound(ResponderState(limits: limits, logger: logger), eventLoop: loop) }.get()
-    let address = try SocketAddress(ipAddress: "\(endpoint.address)", port: Int(endpoint.port))
+    let address = try SocketAddress(endpoint)
     // On the loop, so that the socket is made by its thread: the lab puts threads into namespaces.
     let channel = try await loop.flatSubmit {
       ServerBootstrap(group: loop)

@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import Probing
 import Synchronization
+import Sockets
 import Tunnel
 import Vocabulary
 
@@ -46,10 +47,6 @@ package final class AcceleratorService: Sendable {
   }
 
   private func run(key: EndpointKey, on group: MultiThreadedEventLoopGroup, ready: (@Sendable (AcceleratorPlaces) -> Void)?) async throws {
-    if !TCPSocket.keepsIdleWindows() {
-      logger.notice(
-        "this kernel closes the windows of idle connections; `sysctl -w net.ipv4.tcp_slow_start_after_idle=0` keeps tunnels warm")
-    }
     let reporter = Reporter()
     let shares = PacingShares()
     var made: [NIOLoopBound<Shard>] = []
@@ -67,14 +64,14 @@ package final class AcceleratorService: Sendable {
       let channel = try await listen(on: entrance, "--entrance", group, entranceOptions) { channel in
         try byLoop[ObjectIdentifier(channel.eventLoop)]?.value.takeEntrance(channel)
       }
-      places.entrance = channel.localAddress?.endpoint ?? entrance
+      places.entrance = channel.localAddress?.vocabulary ?? entrance
       listening.append(channel)
     }
     if let tunnel = settings.tunnel {
       let channel = try await listen(on: tunnel, "--tunnel", group, tunnelOptions) { channel in
         try byLoop[ObjectIdentifier(channel.eventLoop)]?.value.takeTunnel(channel)
       }
-      places.tunnel = channel.localAddress?.endpoint ?? tunnel
+      places.tunnel = channel.localAddress?.vocabulary ?? tunnel
       listening.append(channel)
     }
     let responder = try await answerProbes(on: group.next())
@@ -90,6 +87,10 @@ package final class AcceleratorService: Sendable {
         "tunnel": "\(places.tunnel.map(\.description) ?? "-")", "probe": "\(places.probe.map(\.description) ?? "-")",
         "peers": "\(settings.peers.map { "\($0.node)=\($0.tunnel)" }.joined(separator: " "))",
       ])
+    if !TCPSocket.keepsIdleWindows() {
+      logger.notice(
+        "this kernel closes the windows of idle connections; `sysctl -w net.ipv4.tcp_slow_start_after_idle=0` keeps tunnels warm")
+    }
     ready?(places)
     await untilCancelled()
     for channel in listening { try? await channel.close() }

@@ -6,6 +6,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Relay
+import Sockets
 import Tunnel
 import Vocabulary
 
@@ -172,7 +173,7 @@ extension Shard {
     }
   }
 
-  private func origin(_ channel: any Channel) -> String { channel.remoteAddress?.endpoint.map(\.description) ?? "?" }
+  private func origin(_ channel: any Channel) -> String { channel.remoteAddress?.vocabulary.map(\.description) ?? "?" }
 
   private func makeLink(
     role: TunnelConnection.Role, peer: NodeID?, established: @escaping (TunnelLink) -> Void,

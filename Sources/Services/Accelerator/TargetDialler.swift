@@ -4,6 +4,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Relay
+import Sockets
 import Vocabulary
 
 /// Connects to targets, on one event loop: for flows that a peer opens, and for applications whose target no peer covers.
@@ -70,14 +71,4 @@ final class TargetDialler {
       }
     }
   }
-}
-
-extension SocketAddress {
-  /// The address and port in our own types; nil for a unix socket.
-  var endpoint: Endpoint? {
-    guard let text = ipAddress, let port, let address = IPAddress(text.prefix { $0 != "%" }) else { return nil }
-    return Endpoint(address: address, port: UInt16(port))
-  }
-
-  init(_ endpoint: Endpoint) throws { try self.init(ipAddress: "\(endpoint.address)", port: Int(endpoint.port)) }
 }

@@ -4,6 +4,7 @@ import Interception
 import Logging
 import NIOCore
 import Relay
+import Sockets
 import Tunnel
 import Vocabulary
 

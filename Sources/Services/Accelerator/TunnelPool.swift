@@ -3,6 +3,7 @@ import Interception
 import Logging
 import NIOCore
 import NIOPosix
+import Sockets
 import Tunnel
 import Vocabulary
 

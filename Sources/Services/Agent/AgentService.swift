@@ -8,6 +8,7 @@ import NIOCore
 import NIOPosix
 import Relay
 import SCTP
+import Sockets
 import Vocabulary
 
 /// The agent: listens for carriers, keeps the sessions, and follows the controller's orders.
@@ -33,7 +34,7 @@ package final class AgentService: Sendable {
     do {
       listening = try await AgentService.listen(on: settings, loop: loop, state: state, logger: logger)
     } catch {
-      throw AgentError.cannotListen(settings.listen, reason: "\(error)")
+      throw AgentError.cannotListen(settings.listen, reason: describe(error))
     }
     let address = listening.localAddress?.vocabulary ?? settings.listen
     logger.info("agent ready", metadata: ["listen": "\(address)", "machine": "\(settings.machine)"])

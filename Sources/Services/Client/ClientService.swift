@@ -8,6 +8,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Relay
+import Sockets
 import Vocabulary
 
 /// Where a client takes applications in, once it is ready.
@@ -34,8 +35,9 @@ package final class ClientService: Sendable {
     let loop = MultiThreadedEventLoopGroup.singleton.next()
     let settings = self.settings
     let logger = self.logger
+    let agents = try settings.machines.map { try agent(of: $0) }
     let state = try await loop.submit {
-      NIOLoopBound(ClientState(settings: settings, key: key, loop: loop, logger: logger), eventLoop: loop)
+      NIOLoopBound(ClientState(settings: settings, agents: agents, key: key, loop: loop, logger: logger), eventLoop: loop)
     }.get()
     do {
       try await loop.flatSubmit { state.value.openSessions() }.get()
@@ -50,6 +52,10 @@ package final class ClientService: Sendable {
       throw error
     }
     try await loop.submit { state.value.stop() }.get()
+  }
+
+  private func agent(of machine: ClientSettings.Machine) throws(ClientError) -> Endpoint {
+    do { return try machine.agent.resolved() } catch { throw .unknownHost(machine.name, machine.agent, reason: describe(error)) }
   }
 
   private func check() throws(ClientError) {
@@ -83,7 +89,7 @@ package final class ClientService: Sendable {
         channels.append(channel)
         return channel.localAddress?.vocabulary ?? endpoint
       } catch {
-        throw ClientError.cannotListen(endpoint, reason: "\(error)")
+        throw ClientError.cannotListen(endpoint, reason: describe(error))
       }
     }
     if let socks = settings.socks { found.socks = try await open(socks) { try state.value.takeSOCKS($0) } }
@@ -111,19 +117,22 @@ package final class ClientService: Sendable {
 /// What a client holds, on its event loop.
 private final class ClientState {
   private let settings: ClientSettings
+  private let agents: [Endpoint]
   private let loop: any EventLoop
   private let logger: Logger
   private var sessions: [MachineID: ClientSession] = [:]
   private var link: ControlLink?
   private var monitor: PathMonitor?
 
-  init(settings: ClientSettings, key: EndpointKey, loop: any EventLoop, logger: Logger) {
+  init(settings: ClientSettings, agents: [Endpoint], key: EndpointKey, loop: any EventLoop, logger: Logger) {
     self.settings = settings
     self.loop = loop
     self.logger = logger
-    for machine in settings.machines {
+    self.agents = agents
+    for (machine, agent) in zip(settings.machines, agents) {
       sessions[machine.name] = ClientSession(
-        machine: machine, key: key, carrierWindow: settings.carrierWindow, limits: settings.limits, loop: loop, logger: logger)
+        machine: machine.name, agent: agent, key: key, carrierWindow: settings.carrierWindow, limits: settings.limits, loop: loop,
+        logger: logger)
     }
     guard let controller = settings.controller else { return }
     let description = NodeDescription(node: settings.node, role: .client, site: settings.site, machines: settings.machines.map(\.name))
@@ -139,10 +148,10 @@ private final class ClientState {
     let opened = settings.machines.compactMap { sessions[$0.name]?.open() }
     let limit = loop.makePromise(of: Void.self)
     let span = settings.connectLimit
-    let first = settings.machines.first
+    let first = zip(settings.machines, agents).first { _ in true }
     let timeout = loop.scheduleTask(in: .nanoseconds(span.nanoseconds)) {
       guard let first else { return }
-      limit.fail(ClientError.agentUnreachable(first.name, first.agent, reason: "no session within \(span.seconds) s"))
+      limit.fail(ClientError.agentUnreachable(first.0.name, first.1, reason: "no session within \(span.seconds) s"))
     }
     EventLoopFuture.andAllSucceed(opened, on: loop).cascade(to: limit)
     return limit.futureResult.always { _ in timeout.cancel() }

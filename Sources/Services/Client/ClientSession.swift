@@ -8,6 +8,7 @@ import NIOCore
 import NIOPosix
 import Relay
 import SCTP
+import Sockets
 import Vocabulary
 
 /// One session of a client with one machine, on one event loop: its driver, and the carriers that it dials.
@@ -53,14 +54,15 @@ final class ClientSession {
   private var attempts: UInt64 = 0
   private var pendingGo: (epoch: UInt64, taken: NIODeadline)?
 
-  init(machine: ClientSettings.Machine, key: EndpointKey, carrierWindow: Int?, limits: FlowLimits, loop: any EventLoop, logger: Logger) {
-    self.machine = machine.name
+  init(machine: MachineID, agent: Endpoint, key: EndpointKey, carrierWindow: Int?, limits: FlowLimits, loop: any EventLoop, logger: Logger)
+  {
+    self.machine = machine
     self.key = key
     self.carrierWindow = carrierWindow
     self.limits = limits
     self.loop = loop
     self.logger = logger
-    recovery = Recovery(destination: Recovery.Place(agent: machine.agent, path: .direct))
+    recovery = Recovery(destination: Recovery.Place(agent: agent, path: .direct))
   }
 
   // MARK: Opening
@@ -238,6 +240,7 @@ extension ClientSession {
   }
 
   private func end(_ reason: String?) {
+    guard !hasEnded else { return }  // by `close`, or by what kept it from opening
     let wasOpening = opening != nil
     hasEnded = true
     attempt?.timer?.cancel()
@@ -381,12 +384,4 @@ private struct Dialled {
     self.local = local.address
     self.remote = remote.address
   }
-}
-
-private func describe(_ error: any Error) -> String {
-  if let error = error as? NIOConnectionError, let first = error.connectionErrors.first { return describe(first.error) }
-  if let error = error as? ChannelError, case .connectTimeout(let limit) = error {
-    return "no answer in \(limit.nanoseconds / 1_000_000_000) s"
-  }
-  return "\(error)"
 }

@@ -1,4 +1,5 @@
 import Flows
+import Sockets
 import Vocabulary
 
 /// What a client is told at its start.
@@ -6,19 +7,20 @@ package struct ClientSettings: Sendable {
   /// A machine by the name that applications use, and where its agent answers at first.
   package struct Machine: Sendable, Hashable {
     package var name: MachineID
-    package var agent: Endpoint
+    /// Where its agent answers; a name is looked up when the client starts.
+    package var agent: Location
 
-    /// Reads `vm=10.1.0.3:7600`.
+    /// Reads `vm=10.1.0.3:7600` and `vm=vm.example.org:7600`.
     package init?(_ text: String) {
       let parts = text.split(separator: "=", maxSplits: 1)
-      guard parts.count == 2, let agent = Endpoint(parts[1]) else { return nil }
+      guard parts.count == 2, !parts[0].isEmpty, let agent = Location(parts[1]) else { return nil }
       name = MachineID(String(parts[0]))
       self.agent = agent
     }
 
     package init(name: MachineID, agent: Endpoint) {
       self.name = name
-      self.agent = agent
+      self.agent = Location(agent)
     }
   }
 
@@ -94,6 +96,7 @@ package enum ClientError: Error, CustomStringConvertible {
   case agentUnreachable(MachineID, Endpoint, reason: String)
   case sessionRefused(MachineID, Endpoint, reason: String)
   case unknownMachine(String, in: String)
+  case unknownHost(MachineID, Location, reason: String)
   case nothingToDo
 
   package var description: String {
@@ -104,6 +107,8 @@ package enum ClientError: Error, CustomStringConvertible {
       "client: no agent of machine \(machine) answers at \(agent): \(reason); is `longhaul agent` running there, and is the address right?"
     case .sessionRefused(let machine, let agent, let reason):
       "client: the agent of machine \(machine) at \(agent) refused the session: \(reason)"
+    case .unknownHost(let machine, let agent, let reason):
+      "client: no address found for the agent of machine \(machine) at \(agent): \(reason); correct --vm, or give an address"
     case .unknownMachine(let host, let option): "client: \(option) names the machine \(host), which no --vm gives"
     case .nothingToDo: "client: no entrance given; use --socks, --http-connect or --forward"
     }

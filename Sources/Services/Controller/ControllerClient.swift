@@ -1,6 +1,7 @@
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import Sockets
 import Vocabulary
 
 #if canImport(FoundationEssentials)
@@ -123,7 +124,7 @@ package struct ControllerClient: Sendable {
           }
         }.connect(host: "\(controller.address)", port: Int(controller.port)).get()
     } catch {
-      throw ControllerClientError.unreachable(controller, reason: ControllerClient.describe(error))
+      throw ControllerClientError.unreachable(controller, reason: describe(error))
     }
     sink.onTermination = { _ in channel.close(promise: nil) }
     var head = HTTPRequestHead(version: .http1_1, method: method, uri: path)
@@ -138,15 +139,6 @@ package struct ControllerClient: Sendable {
     if let body { channel.write(HTTPClientRequestPart.body(.byteBuffer(ByteBuffer(bytes: body))), promise: nil) }
     channel.writeAndFlush(HTTPClientRequestPart.end(nil), promise: nil)
     return parts
-  }
-
-  private static func describe(_ error: any Error) -> String {
-    switch error {
-    case let error as IOError: String(cString: strerror(error.errnoCode))
-    case let error as NIOConnectionError: error.connectionErrors.first.map { describe($0.error) } ?? "unknown host"
-    case ChannelError.connectTimeout: "no answer within \(Int(limit.seconds)) s"
-    default: "\(error)"
-    }
   }
 }
 
