@@ -46,7 +46,8 @@ let adapters: [Target] = [
   layer("Adapters", "Sockets", ["Vocabulary", nioCore, nioPosix]),
   layer("Adapters", "Authentication", ["Vocabulary", "SCTP", "Control", crypto]),
   layer("Adapters", "Relay", ["Vocabulary", "Flows", nioCore, nioPosix, logging]),
-  layer("Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
+  layer(
+    "Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Compression", ["Vocabulary", "CZstd", nioCore]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", "Sockets", nioCore, nioPosix, logging]),
@@ -63,13 +64,15 @@ let services: [Target] = [
   layer(
     "Services", "Client",
     [
-      "Vocabulary", "SCTP", "Flows", "Control", "Paths", "Authentication", "Relay", "Sockets", "Carriers", "Interception", "Probing", "ControlLink",
+      "Vocabulary", "SCTP", "Flows", "Control", "Paths", "Authentication", "Relay", "Sockets", "Carriers", "Interception", "Probing",
+      "ControlLink",
       nioCore, nioPosix, logging,
     ]),
   layer(
     "Services", "Accelerator",
     [
-      "Vocabulary", "Flows", "Tunnel", "Control", "Authentication", "Relay", "Sockets", "Compression", "Interception", "Probing", "ControlLink",
+      "Vocabulary", "Flows", "Tunnel", "Control", "Authentication", "Relay", "Sockets", "Compression", "Interception", "Probing",
+      "ControlLink",
       nioCore, nioPosix, logging,
     ]),
   layer(
