@@ -25,42 +25,43 @@ package final class WANEmulator: Sendable {
 
 /// One link and its thread.
 private final class RunningLink: Sendable {
-  private let wake: (read: Int32, write: Int32)
+  private let end: Bell
   private struct State: Sendable {
     var started: Result<Void, SystemError>?
     var report: LinkReport?
   }
   private let state = Mutex(State())
-  private let started = Gate()
-  private let ended = Gate()
+  private let started: Bell
+  private let ended: Bell
 
   init(_ settings: LinkSettings) throws {
-    var ends: [Int32] = [0, 0]
-    guard pipe(&ends) == 0 else { throw SystemError("pipe") }
-    wake = (ends[0], ends[1])
+    end = try Bell()
+    started = try Bell()
+    ended = try Bell()
     try startThread { [self] in run(settings) }
     started.wait()
     if case .failure(let error)? = state.withLock({ $0.started }) { throw error }
   }
 
   func stop() -> LinkReport {
-    close(wake.write)
+    // Asked again, it says the same.
+    if let report = state.withLock({ $0.report }) { return report }
+    end.ring()
     ended.wait()
-    close(wake.read)
     return state.withLock { $0.report } ?? LinkReport(name: "", aToZ: LinkStatistics(), zToA: LinkStatistics(), isPunctual: false)
   }
 
   private func run(_ settings: LinkSettings) {
-    defer { ended.open() }
+    defer { ended.ring() }
     do throws(SystemError) {
       let a = try TunDevice(settings.a.device, in: Namespace(settings.a.namespace), offload: true)
       let z = try TunDevice(settings.z.device, in: Namespace(settings.z.namespace), offload: true)
       state.withLock { $0.started = .success(()) }
-      started.open()
+      started.ring()
       carry(settings, a, z)
     } catch {
       state.withLock { $0.started = .failure(error) }
-      started.open()
+      started.ring()
     }
   }
 
@@ -77,7 +78,7 @@ private final class RunningLink: Sendable {
       let due = [aToZ.nextDue, zToA.nextDue].compactMap { $0 }.min()
       let rest = due.map { $0 - monotonicNow() }
       if let rest, rest <= .zero { continue }
-      if waitForWork(a.descriptor, z.descriptor, wake.read, for: rest) { break }
+      if waitForWork(a.descriptor, z.descriptor, end.descriptor, for: rest) { break }
     }
     let report = LinkReport(name: settings.name, aToZ: aToZ.finalStatistics, zToA: zToA.finalStatistics, isPunctual: isPunctual)
     state.withLock { $0.report = report }
@@ -190,33 +191,11 @@ private func monotonicNow() -> Instant {
   return Instant(nanoseconds: Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec))
 }
 
-/// True once the pipe `end` has been closed at its other side.
+/// True once the bell `end` has rung.
 private func waitForWork(_ a: Int32, _ z: Int32, _ end: Int32, for span: TimeSpan?) -> Bool {
   waitToRead(a, z, end, for: span)
   var check = pollfd(fd: end, events: Int16(POLLIN), revents: 0)
-  return poll(&check, 1, 0) > 0 && check.revents & Int16(POLLHUP) != 0
-}
-
-/// Opens once, for one who waits.
-private final class Gate: Sendable {
-  private let ends: (read: Int32, write: Int32)
-
-  init() {
-    var ends: [Int32] = [-1, -1]
-    precondition(pipe(&ends) == 0, "no descriptors left for a pipe")
-    self.ends = (ends[0], ends[1])
-  }
-
-  deinit {
-    close(ends.read)
-  }
-
-  func open() { close(ends.write) }
-
-  func wait() {
-    var octet: UInt8 = 0
-    while read(ends.read, &octet, 1) < 0, errno == EINTR {}
-  }
+  return poll(&check, 1, 0) > 0
 }
 
 private final class Work: Sendable {

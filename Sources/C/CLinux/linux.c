@@ -22,6 +22,8 @@ int longhaul_enter_namespace(const char *path) {
   return result;
 }
 
+int longhaul_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }
+
 int longhaul_poll(struct pollfd *descriptors, int count, int64_t nanoseconds) {
   struct timespec limit = {nanoseconds / 1000000000, nanoseconds % 1000000000};
   return ppoll(descriptors, (nfds_t)count, nanoseconds < 0 ? NULL : &limit, NULL);

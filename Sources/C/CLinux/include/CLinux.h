@@ -7,6 +7,8 @@
 
 // Moves the calling thread into the network namespace at `path`.
 int longhaul_enter_namespace(const char *path);
+// A pipe whose ends no child process inherits.
+int longhaul_pipe(int ends[2]);
 // ppoll without a signal mask; `nanoseconds` < 0 waits without limit.
 int longhaul_poll(struct pollfd *descriptors, int count, int64_t nanoseconds);
 // Timers of the calling thread may be late by this much (prctl PR_SET_TIMERSLACK).
