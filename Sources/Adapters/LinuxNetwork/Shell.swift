@@ -19,33 +19,40 @@ package enum Shell {
   /// - Parameter input: goes to its standard input.
   @discardableResult
   package static func run(_ command: [String], input: String? = nil) throws -> String {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = command
-    let output = Pipe()
-    let errors = Pipe()
-    process.standardOutput = output
-    process.standardError = errors
+    let output = try Program.pipe()
+    let errors = try Program.pipe()
+    let source = try Program.pipe()
+    defer { for descriptor in [output.read, errors.read] { close(descriptor) } }
+    let pid: pid_t
+    do {
+      defer { for descriptor in [output.write, errors.write, source.read] { close(descriptor) } }
+      pid = try Program.start(command, input: source.read, output: output.write, errors: errors.write)
+    } catch {
+      close(source.write)
+      throw error
+    }
     if let input {
-      let pipe = Pipe()
-      process.standardInput = pipe
-      try pipe.fileHandleForWriting.write(contentsOf: Data(input.utf8))  // our inputs are smaller than a pipe's 64 KiB
-      try pipe.fileHandleForWriting.close()
-    } else {
-      process.standardInput = FileHandle.nullDevice
+      let octets = Array(input.utf8)  // ours are smaller than a pipe's 64 KiB
+      _ = write(source.write, octets, octets.count)
     }
-    // `waitUntilExit` turns a run loop, and may notice the end many seconds late.
-    let ended = DispatchSemaphore(value: 0)
-    process.terminationHandler = { _ in ended.signal() }
-    try process.run()
-    let complaints = Collector(errors.fileHandleForReading)
-    let text = output.fileHandleForReading.readDataToEndOfFile()
-    ended.wait()
-    let complaint = complaints.wait()
-    guard process.terminationStatus == 0 else {
-      throw CommandError(command: command, status: process.terminationStatus, complaint: complaint)
+    close(source.write)
+    let (text, complaint) = readBoth(output.read, errors.read)
+    let status = Program.reap(pid)
+    guard status == 0 else { throw CommandError(command: command, status: status, complaint: complaint) }
+    return text
+  }
+
+  /// Reads two pipes to their ends side by side, so that neither fills up.
+  private static func readBoth(_ a: Int32, _ z: Int32) -> (String, String) {
+    var open = [pollfd(fd: a, events: Int16(POLLIN), revents: 0), pollfd(fd: z, events: Int16(POLLIN), revents: 0)]
+    var texts: [Int32: [UInt8]] = [a: [], z: []]
+    while !open.isEmpty {
+      guard poll(&open, nfds_t(open.count), -1) > 0 || errno == EINTR else { break }
+      for entry in open where entry.revents != 0 {
+        if let part = Program.readSome(entry.fd) { texts[entry.fd]? += part } else { open.removeAll { $0.fd == entry.fd } }
+      }
     }
-    return String(decoding: text, as: UTF8.self)
+    return (String(decoding: texts[a] ?? [], as: UTF8.self), String(decoding: texts[z] ?? [], as: UTF8.self))
   }
 
   /// Where a program is, or nil.
@@ -53,25 +60,5 @@ package enum Shell {
     let path = ProcessInfo.processInfo.environment["PATH"] ?? ""
     let folders = path.split(separator: ":").map(String.init) + ["/usr/sbin", "/sbin", "/usr/local/sbin"]
     return folders.map { "\($0)/\(program)" }.first { FileManager.default.isExecutableFile(atPath: $0) }
-  }
-}
-
-/// Reads a pipe to its end beside another, so that neither fills up.
-private final class Collector: Sendable {
-  private let done = DispatchSemaphore(value: 0)
-  // Written before `signal` and read after `wait`: the semaphore orders the two.
-  nonisolated(unsafe) private var text = ""
-
-  init(_ handle: FileHandle) {
-    let bound = handle
-    DispatchQueue.global().async { [self] in
-      text = String(decoding: bound.readDataToEndOfFile(), as: UTF8.self)
-      done.signal()
-    }
-  }
-
-  func wait() -> String {
-    done.wait()
-    return text
   }
 }

@@ -5,6 +5,8 @@
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <sched.h>
+#include <signal.h>
+#include <spawn.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,6 +22,33 @@ int longhaul_enter_namespace(const char *path) {
   close(descriptor);
   errno = saved;
   return result;
+}
+
+extern char **environ;
+
+int longhaul_spawn(const char *path, char *const arguments[], const int descriptors[3]) {
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  sigset_t signals;
+  pid_t pid;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawnattr_init(&attributes);
+  for (int i = 0; i < 3; i++) posix_spawn_file_actions_adddup2(&actions, descriptors[i], i);
+  posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+  sigfillset(&signals);
+  posix_spawnattr_setsigdefault(&attributes, &signals);
+  sigemptyset(&signals);
+  posix_spawnattr_setsigmask(&attributes, &signals);
+  posix_spawnattr_setpgroup(&attributes, 0);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+  int code = posix_spawn(&pid, path, &actions, &attributes, arguments, environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  if (code != 0) {
+    errno = code;
+    return -1;
+  }
+  return pid;
 }
 
 int longhaul_pipe(int ends[2]) { return pipe2(ends, O_CLOEXEC); }

@@ -22,76 +22,80 @@ final class ChildProcess: Sendable {
   private struct State {
     var lines: [String] = []
     var waiters: [UUID: Waiter] = [:]
+    /// Set as soon as the process is no more; its pid may be another's then.
+    var reaped: Int32?
+    /// Set when its last words have been read, too.
     var status: Int32?
   }
 
   let name: String
-  private let process = Process()
-  private let input = Pipe()
+  let pid: pid_t
+  /// The writing end of its standard input.
+  private let input: Int32
   private let state = Mutex(State())
   private let gone = DispatchGroup()
 
   /// Starts it. `onLine` hears each line of its standard output and error, on a thread of its own.
-  init(
-    _ name: String, _ command: [String], log: String, output: FileHandle? = nil, onLine: (@Sendable (String) -> Void)? = nil
-  ) throws(LabError) {
+  ///
+  /// - Parameter output: where its standard output goes instead.
+  init(_ name: String, _ command: [String], log: String, output: Int32? = nil, onLine: (@Sendable (String) -> Void)? = nil) throws(LabError)
+  {
     self.name = name
-    let lines = Pipe()
-    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-    process.arguments = command
-    process.standardInput = input
-    process.standardError = lines
-    process.standardOutput = output ?? lines.fileHandleForWriting
-    guard FileManager.default.createFile(atPath: log, contents: nil, attributes: [.posixPermissions: 0o600]) else {
+    let logDescriptor = open(log, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+    guard logDescriptor >= 0 else {
       throw .partFailed(name, what: "could not be started: its log \(log) cannot be written", log: [])
     }
-    let writer = FileHandle(forWritingAtPath: log)
-    gone.enter()  // until it has terminated
-    process.terminationHandler = { [gone] _ in gone.leave() }
-    gone.enter()  // until its last words have been read
+    let lines: (read: Int32, write: Int32)
     do {
-      try process.run()
+      let source = try Program.pipe()
+      input = source.write
+      lines = try Program.pipe()
+      defer { for descriptor in [source.read, lines.write] { close(descriptor) } }
+      pid = try Program.start(command, input: source.read, output: output ?? lines.write, errors: lines.write)
     } catch {
-      for _ in 0..<2 { gone.leave() }
       throw .partFailed(name, what: "could not be started: \(error)", log: [])
     }
-    try? lines.fileHandleForWriting.close()
-    let reader = lines.fileHandleForReading
+    for _ in 0..<2 { gone.enter() }  // until it has ended, and until its last words have been read
     Thread.detachNewThread { [self] in
-      var partial = Data()
-      while let data = ChildProcess.readSome(reader.fileDescriptor) {
-        try? writer?.write(contentsOf: data)
-        partial.append(data)
-        while let end = partial.firstIndex(of: UInt8(ascii: "\n")) {
-          let line = String(decoding: partial[partial.startIndex..<end], as: UTF8.self).trimmingCharacters(in: .controlCharacters)
-          partial = Data(partial[(end + 1)...])
-          onLine?(line)
-          take(line)
-        }
-      }
+      read(lines.read, into: logDescriptor, onLine)
+      gone.leave()
+    }
+    Thread.detachNewThread { [self] in
+      Program.waitForEnd(of: pid)
+      state.withLock { $0.reaped = Program.reap(pid) }
       gone.leave()
     }
     gone.notify(queue: .global()) { [self] in ended() }
   }
 
-  /// What there is, as soon as there is something (`FileHandle` would wait for more); nil at the end.
-  private static func readSome(_ descriptor: Int32) -> Data? {
-    var buffer = [UInt8](repeating: 0, count: 65_536)
-    while true {
-      let count = read(descriptor, &buffer, buffer.count)
-      if count < 0, errno == EINTR { continue }
-      return count > 0 ? Data(buffer[..<count]) : nil
+  deinit { close(input) }
+
+  private func read(_ descriptor: Int32, into log: Int32, _ onLine: (@Sendable (String) -> Void)?) {
+    var partial: [UInt8] = []
+    while let octets = Program.readSome(descriptor) {
+      _ = write(log, octets, octets.count)
+      partial += octets
+      while let end = partial.firstIndex(of: UInt8(ascii: "\n")) {
+        let line = String(decoding: partial[..<end], as: UTF8.self).trimmingCharacters(in: .controlCharacters)
+        partial.removeSubrange(...end)
+        onLine?(line)
+        take(line)
+      }
     }
+    close(log)
+    close(descriptor)
   }
 
-  var pid: pid_t { process.processIdentifier }
   var isRunning: Bool { state.withLock { $0.status == nil } }
   /// The exit status, or 128 + the signal that ended it; nil while it runs.
   var status: Int32? { state.withLock { $0.status } }
   var lastLines: [String] { state.withLock { Array($0.lines.suffix(5)) } }
 
   /// Writes a line to its standard input.
-  func say(_ line: String) { try? input.fileHandleForWriting.write(contentsOf: Data((line + "\n").utf8)) }
+  func say(_ line: String) {
+    let octets = Array((line + "\n").utf8)
+    _ = write(input, octets, octets.count)
+  }
 
   private func take(_ line: String) {
     let met = state.withLock { state -> [Waiter] in
@@ -105,11 +109,11 @@ final class ChildProcess: Sendable {
   }
 
   private func ended() {
-    let status = process.terminationReason == .exit ? process.terminationStatus : 128 + process.terminationStatus
-    let left = state.withLock { state -> [Waiter] in
+    let (status, left) = state.withLock { state -> (Int32, [Waiter]) in
+      let status = state.reaped ?? -1
       state.status = status
       defer { state.waiters = [:] }
-      return Array(state.waiters.values)
+      return (status, Array(state.waiters.values))
     }
     for waiter in left { waiter.resume(.failure(Ended(what: "ended with status \(status)"))) }
   }
@@ -164,8 +168,7 @@ final class ChildProcess: Sendable {
 
   /// Ends it at once. Works in a cancelled task too: nothing is awaited.
   func end() {
-    guard isRunning else { return }
-    kill(pid, SIGKILL)
+    state.withLock { if $0.reaped == nil { kill(pid, SIGKILL) } }
     _ = gone.wait(timeout: .now() + ChildProcess.patience.seconds)
   }
 }

@@ -49,7 +49,9 @@ package final class Download: Sendable {
     state = Mutex(State(audit: DownloadAudit(file)))
     let (progress, sink) = AsyncStream.makeStream(of: Int.self, bufferingPolicy: .bufferingNewest(1))
     self.progress = progress
-    let pipe = Pipe()
+    let pipe: (read: Int32, write: Int32)
+    do { pipe = try Program.pipe() } catch { throw .downloadFailed("\(error)") }
+    defer { close(pipe.write) }
     // Nothing of curl's own may wait: no buffer on its way out, and no limit that a slow path would meet.
     let command = [
       "curl", "--silent", "--show-error", "--no-buffer", "--connect-timeout", "30", "--socks5-hostname", proxy, "--write-out",
@@ -57,25 +59,21 @@ package final class Download: Sendable {
     ]
     started = .now
     startedAtMicroseconds = Download.wallMicroseconds()
-    curl = try ChildProcess("curl", Topology.pc.command(command), log: folder.file("curl.log"), output: pipe.fileHandleForWriting)
-    try? pipe.fileHandleForWriting.close()
-    let reader = pipe.fileHandleForReading
+    curl = try ChildProcess("curl", Topology.pc.command(command), log: folder.file("curl.log"), output: pipe.write)
+    let reader = pipe.read
     drained.enter()
     Thread.detachNewThread { [self] in
-      var buffer = [UInt8](repeating: 0, count: 256 << 10)
-      while true {
-        let count = buffer.withUnsafeMutableBytes { read(reader.fileDescriptor, $0.baseAddress, $0.count) }
-        if count < 0, errno == EINTR { continue }
-        guard count > 0 else { break }
+      while let octets = Program.readSome(reader, atMost: 256 << 10) {
         let moment = seconds
         let total = state.withLock { state -> Int in
-          state.reads.append(Read(octets: count, seconds: moment))
-          state.audit.take(Array(buffer[..<count]))
-          state.octets += count
+          state.reads.append(Read(octets: octets.count, seconds: moment))
+          state.audit.take(octets)
+          state.octets += octets.count
           return state.octets
         }
         sink.yield(total)
       }
+      close(reader)
       sink.finish()
       drained.leave()
     }

@@ -76,10 +76,10 @@ package struct HandoverExperiment: Sendable {
       "client PC, Center 1 at \(before) ms, Center 2 at \(after) ms, \(figure(settings.rate.megabitsPerSecond)) Mbit/s, loss \(figure(settings.loss * 100)) %"
   }
 
-  /// The controller's timeline, as its log has it: `... actor=NAME [Controller] EVENT`.
+  /// The controller's timeline, as its log has it: `... [Controller] EVENT`, or `... [Controller] ACTOR: EVENT`.
   private func showOrders(_ line: String) {
-    guard let actor = line.firstRange(of: "actor="), let label = line[actor.upperBound...].firstRange(of: " [Controller] ") else { return }
-    progress.step("\(line[actor.upperBound..<label.lowerBound]): \(line[label.upperBound...])")
+    guard let label = line.firstRange(of: " [Controller] ") else { return }
+    progress.step(String(line[label.upperBound...]))
   }
 
   /// A guest at Center 1 whose disk is mounted and whose agent listens: the saved one if there is one.

@@ -7,6 +7,8 @@
 
 // Moves the calling thread into the network namespace at `path`.
 int longhaul_enter_namespace(const char *path);
+// Starts a program in a process group of its own, with default signals and these three descriptors only; returns its pid.
+int longhaul_spawn(const char *path, char *const arguments[], const int descriptors[3]);
 // A pipe whose ends no child process inherits.
 int longhaul_pipe(int ends[2]);
 // ppoll without a signal mask; `nanoseconds` < 0 waits without limit.
