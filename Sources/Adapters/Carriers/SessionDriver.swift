@@ -142,6 +142,18 @@ extension SessionDriver {
     drive()
   }
 
+  /// Puts a first flight onto an open carrier that will reach the peer later. False: another request is out.
+  package func park(on carrier: CarrierID, localAddress: IPAddress) -> Bool {
+    defer { drive() }
+    return association.park(on: carrier, localAddress: localAddress, at: SessionDriver.now())
+  }
+
+  /// Gives a parked first flight up; its carrier is the caller's to close.
+  package func unpark() {
+    association.unpark()
+    drive()
+  }
+
   package func announce(_ address: IPAddress) {
     association.announce(address, at: SessionDriver.now())
     drive()

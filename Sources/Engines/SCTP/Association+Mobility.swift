@@ -41,6 +41,7 @@ extension Association {
   /// lost follows the ASCONF-ACK. May be called again, with another carrier, at any time.
   package mutating func move(to carrier: CarrierID, localAddress: IPAddress, peerAddress: IPAddress, at now: Instant) {
     guard state != .closed, state != .cookieWait, state != .cookieEchoed, carriers[carrier] != nil else { return }
+    parkedCarrier = nil
     for id in carriers.keys.sorted(by: { $0.value < $1.value }) where id != carrier { fence(id, "the session has moved") }
     activeCarrier = carrier
     timers.withoutCarrier = nil
@@ -53,6 +54,43 @@ extension Association {
     requests.prepend(.move(carrier, local: localAddress))
     outstanding?.mustSend = true
     if outstanding == nil { beginNextRequest() }
+    awaitsMoveAck = true
+  }
+
+  /// Puts a first flight onto a carrier that does not reach the peer yet: someone beside its future place holds the flight until it is there.
+  ///
+  /// The active carrier goes on meanwhile; the move is complete when the peer's answer comes on the parked one. What the flight's SACK says is old by then, and the peer
+  /// goes by what it heard on the active carrier: it sends again what was under way in the last round trip there, at most. False, and nothing is sent, while
+  /// another ASCONF is out.
+  package mutating func park(on carrier: CarrierID, localAddress: IPAddress, at now: Instant) -> Bool {
+    guard state == .established, carrier != activeCarrier, carriers[carrier] != nil, parkedCarrier == nil, outstanding == nil,
+      requests.isEmpty
+    else { return false }
+    requests.append(.move(carrier, local: localAddress))
+    beginNextRequest()
+    parkedCarrier = carrier
+    if let packet = requestPacket(on: carrier, withSACK: true) { effects.append(packet) }
+    sackIsDue = sackIsDue || packetsSinceSACK > 0
+    return true
+  }
+
+  /// Gives a parked flight up. Its ASCONF goes out on the active carrier, where it changes nothing, so that the serial numbers stay in step.
+  package mutating func unpark() {
+    guard parkedCarrier != nil else { return }
+    parkedCarrier = nil
+    outstanding?.mustSend = true
+  }
+
+  /// The peer has answered the parked flight: it has switched, and so do we.
+  mutating func takeParked(at now: Instant) {
+    guard let carrier = parkedCarrier else { return }
+    parkedCarrier = nil
+    for id in carriers.keys.sorted(by: { $0.value < $1.value }) where id != carrier { fence(id, "the session has moved") }
+    activeCarrier = carrier
+    timers.withoutCarrier = nil
+    timers.heartbeat = now + configuration.heartbeatInterval
+    heartbeat = nil
+    lastHeard = now
     awaitsMoveAck = true
   }
 
@@ -93,14 +131,22 @@ extension Association {
   }
 
   /// ASCONF, and behind it our SACK state if this is a move: the peer sees at once what we hold.
-  mutating func requestPacket(on carrier: CarrierID) -> Effect? {
+  mutating func requestPacket(on carrier: CarrierID, withSACK: Bool = false) -> Effect? {
     guard let request = outstanding else { return nil }
     outstanding?.mustSend = false
     var builder = PacketBuilder(header)
     builder.appendAuthentication()
     builder.append(.asconf) { $0.writeImmutableBuffer(request.chunk) }
-    if awaitsMoveAck { appendSACK(to: &builder) }
+    if awaitsMoveAck || withSACK { appendSACK(to: &builder) }
     return .transmit(finish(builder), on: carrier)
+  }
+
+  /// True if this packet, authenticated, answers the request that is out.
+  func answersRequest(_ packet: Packet) -> Bool {
+    packet.chunks.contains { chunk in
+      var value = chunk.value
+      return chunk.known == .asconfAck && value.readInteger(as: UInt32.self) == outstanding?.serial.value
+    }
   }
 
   mutating func receiveASCONFAck(_ chunk: Chunk, on carrier: CarrierID, at now: Instant) {

@@ -38,6 +38,7 @@ extension Association {
   mutating func process(_ packet: Packet, from index: Int, on carrier: CarrierID, isAuthenticated: Bool, at now: Instant) {
     var hasData = false
     var wantsSACKNow = false
+    if isAuthenticated, carrier == parkedCarrier, answersRequest(packet) { takeParked(at: now) }
     chunks: for chunk in packet.chunks.dropFirst(index) {
       // Only an authenticated ASCONF makes a carrier the active one; until then it may carry nothing else (facts of RFC 5061 section 5.4, F1).
       guard carrier == activeCarrier || chunk.known == .asconf else {

@@ -73,6 +73,8 @@ package struct Association<Code: Authenticator>: Sendable {
   var outstanding: OutstandingRequest?
   var lastAck: (serial: ASCONFSerial, chunk: ByteBuffer)?
   var acksToSend: Deque<(chunk: ByteBuffer, carrier: CarrierID)> = []
+  /// Where a first flight is parked: it reaches the peer when the peer can be reached there, and the move is then its doing.
+  var parkedCarrier: CarrierID?
   /// After a move, nothing but ASCONF leaves until the peer has acknowledged it (RFC 5061 section 5.3, F1).
   var awaitsMoveAck = false
 
@@ -237,6 +239,7 @@ extension Association {
   /// Its outstanding chunks are lost, at once and without a charge: they go out again on the next active carrier.
   package mutating func carrierClosed(_ id: CarrierID, at now: Instant) {
     carriers[id] = nil
+    if id == parkedCarrier { unpark() }
     acksToSend.removeAll { $0.carrier == id }
     heartbeatAcks.removeAll { $0.carrier == id }
     guard id == activeCarrier, state != .closed else { return }
