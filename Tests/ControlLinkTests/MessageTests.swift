@@ -26,6 +26,16 @@ struct MessageTests {
     ),
     (.fence(migration: "vm-1", machine: "vm", agent: agent), #"{"fence":{"agent":"10.2.0.4:7600","machine":"vm","migration":"vm-1"}}"#),
     (
+      .expect(agent: Endpoint("10.2.0.4:7600")!, holdMilliseconds: 6_000),
+      #"{"expect":{"agent":"10.2.0.4:7600","holdMilliseconds":6000}}"#
+    ),
+    (
+      .arrived(agent: Endpoint("10.2.0.4:7600")!), #"{"arrived":{"agent":"10.2.0.4:7600"}}"#
+    ),
+    (
+      .withdrawn(agent: Endpoint("10.2.0.4:7600")!), #"{"withdrawn":{"agent":"10.2.0.4:7600"}}"#
+    ),
+    (
       .warm(peer: "b", rate: .megabitsPerSecond(100), roundTripMilliseconds: 300.5, holdMilliseconds: 6_000),
       #"{"warm":{"holdMilliseconds":6000,"peer":"b","rate":100000000,"roundTripMilliseconds":300.5}}"#
     ),

@@ -25,13 +25,15 @@ struct HandoverTests {
     var bench = HandoverBench()
     bench.choose()
     let warm = NodeOrder.warm(peer: "b", rate: .megabitsPerSecond(100), roundTripMilliseconds: 300, holdMilliseconds: 6_000)
+    let expect = NodeOrder.expect(agent: HandoverBench.destination.agent, holdMilliseconds: 6_000)
     #expect(bench.orders(to: .accelerator("a")) == [warm])
+    #expect(bench.orders(to: .accelerator("b")) == [expect])
     for _ in 0..<3 {
       _ = bench.news()
       bench.pass(.seconds(2 as Int64))
       #expect(bench.news() == [.choosePath(client: "client")])
       bench.choose()
-      #expect(bench.news() == [.order(warm, to: .accelerator("a"))])
+      #expect(bench.news() == [.order(expect, to: .accelerator("b")), .order(warm, to: .accelerator("a"))])
     }
     bench.choose(ClientPath(choice: .direct, reason: "direct: it became short"))
     #expect(bench.orders(to: .client("client")).count == 2)
@@ -42,6 +44,26 @@ struct HandoverTests {
     _ = bench.news()
     bench.pass(.seconds(5 as Int64))
     #expect(!bench.news().contains(.choosePath(client: "client")))
+  }
+
+  @Test("the accelerator beside the destination hears of GO before any client, and of ROLL BACK")
+  func parking() {
+    var bench = HandoverBench()
+    bench.choose()
+    bench.destination(.migration(.active))
+    bench.source(.stopped)
+    _ = bench.news()
+    bench.destination(.resumed, .guest(.running))
+    let news = bench.news()
+    let arrived = news.firstIndex(of: .order(.arrived(agent: HandoverBench.destination.agent), to: .accelerator("b")))
+    let go = news.firstIndex { if case .go = $0 { true } else { false } }
+    #expect(arrived != nil && go != nil && arrived! < go!)
+
+    var other = HandoverBench()
+    other.choose()
+    other.source(.migration(.cancelled), .guest(.running))
+    #expect(other.outcome?.result == .rolledBack)
+    #expect(other.orders(to: .accelerator("b")).last == .withdrawn(agent: HandoverBench.destination.agent))
   }
 
   // MARK: The rows

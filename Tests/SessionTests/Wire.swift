@@ -24,6 +24,17 @@ final class Wire: Sendable {
 
   var accepted: Int { state.withLock { $0.accepted } }
 
+  struct NotDialled: Error {}
+
+  /// Until so many connections have come in.
+  func waitForAccepted(_ count: Int) throws {
+    let deadline = ContinuousClock.now + .seconds(20)
+    while accepted < count {
+      guard ContinuousClock.now < deadline else { throw NotDialled() }
+      usleep(1_000)
+    }
+  }
+
   func cut() {
     for (near, far) in state.withLock({
       let pairs = $0.pairs; $0.pairs = []; return pairs

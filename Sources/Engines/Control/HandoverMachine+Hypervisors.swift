@@ -269,6 +269,7 @@ extension HandoverMachine {
     for timer in [Timer.resume, .sourceAnswer, .pollDestination, .pollSource] { clear(timer) }
     pollPause[.source] = nil
     say("GO: the guest runs at \(destinationSite), epoch \(epoch), to \(clients.count == 1 ? "1 client" : "\(clients.count) clients")")
+    tellExpecting(.arrived(agent: destinationAgent))  // first: a parked flight there is nearer than any client
     for client in clients.keys.sorted() { permit(client) }
     set(.go, limits.goInterval, at: now)
     set(.move, limits.moveLimit, at: now)

@@ -13,6 +13,11 @@ extension HandoverMachine {
     switch state {
     case .copying, .frozen:
       entry.path = path
+      if case .accelerated(_, let accelerators) = path.choice, let far = accelerators.last {
+        expecting.insert(far)
+        let hold = limits.warmHold.nanoseconds / 1_000_000
+        effects.append(.order(.expect(agent: destinationAgent, holdMilliseconds: hold), to: .accelerator(far)))
+      }
       if entry.prepared != path.choice {
         entry.prepared = path.choice
         effects.append(

@@ -91,6 +91,8 @@ package struct HandoverMachine: Sendable {
   var source = Source()
   var destination = Destination()
   var clients: [NodeID: Client] = [:]
+  /// Accelerators beside the destination that hold flows for the machine.
+  var expecting: Set<NodeID> = []
   var figures = MigrationFigures()
   var hasFigures = false
   var goAt: Instant?
@@ -184,6 +186,12 @@ package struct HandoverMachine: Sendable {
     effects.append(.ask(question, of: side == .source ? sourceSite : destinationSite))
   }
 
+  /// The accelerators that hold flows for the machine hear how it ended, once.
+  mutating func tellExpecting(_ order: NodeOrder) {
+    for accelerator in expecting.sorted() { effects.append(.order(order, to: .accelerator(accelerator))) }
+    expecting = []
+  }
+
   mutating func set(_ timer: Timer, _ span: TimeSpan, at now: Instant) { timers[timer.rawValue] = now + span }
   mutating func clear(_ timer: Timer) { timers[timer.rawValue] = nil }
 
@@ -197,6 +205,7 @@ package struct HandoverMachine: Sendable {
   mutating func finish(_ result: HandoverOutcome.Result, _ reason: String, at now: Instant) {
     precondition(!isOver, "a handover ends once")
     let outcome = HandoverOutcome(result: result, reason: reason)
+    if goAt == nil { tellExpecting(.withdrawn(agent: destinationAgent)) }
     state = .over(outcome)
     endedAt = now
     timers = timers.map { _ in nil }

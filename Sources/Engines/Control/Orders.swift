@@ -91,6 +91,13 @@ package enum NodeOrder: Codable, Sendable, Hashable {
   case fence(migration: MigrationID, machine: MachineID, agent: Endpoint)
   /// To an accelerator: keep the tunnel to this peer warm for a path of this rate, for so long (milliseconds); again to go on.
   case warm(peer: NodeID, rate: BitRate, roundTripMilliseconds: Double, holdMilliseconds: Int64)
+  /// To the accelerator beside a machine's future place: the machine that will answer at `agent` is on its way. Flows to it wait for `arrived` (so a client may park its first
+  /// flight there), for so long (milliseconds); again to go on.
+  case expect(agent: Endpoint, holdMilliseconds: Int64)
+  /// To the same: the machine runs there now, connect what waits.
+  case arrived(agent: Endpoint)
+  /// To the same: it is not coming; what still waits is connected as any flow is, which will tell.
+  case withdrawn(agent: Endpoint)
   /// To a client or an accelerator: probe these places, each as often as said, and report.
   case probe(targets: [ProbeTarget])
 }
@@ -116,7 +123,7 @@ package enum NodeReport: Codable, Sendable, Hashable {
   case unreachable(site: SiteID, reason: String)
   /// The agent's peers have acknowledged the announcement (or, with `announced` false, the withdrawal) of an address.
   case announced(machine: MachineID, agent: Endpoint, sessions: Int)
-  /// A client's session has moved; how long from taking GO to the confirmed carrier.
+  /// A client's session has moved; how long from taking GO to the confirmed carrier. Negative if a parked first flight had moved it before GO came.
   case moved(machine: MachineID, epoch: UInt64, goToConfirmedMilliseconds: Double)
   /// A client could not move, or refused a GO.
   case stuck(machine: MachineID, epoch: UInt64, reason: String)

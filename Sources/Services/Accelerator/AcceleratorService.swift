@@ -106,6 +106,13 @@ package final class AcceleratorService: Sendable {
     case .warm(let peer, let rate, let roundTrip, let hold):
       let request = WarmRequest(rate: rate, roundTrip: .milliseconds(max(roundTrip, 0)), hold: .milliseconds(max(hold, 0)))
       for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.warm(peer: peer, request) } }
+    case .expect(let agent, let hold):
+      let limit = TimeAmount.milliseconds(min(max(hold, 0), 3_600_000))  // an hour: no order is meant for longer
+      for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.expect(agent, for: limit) } }
+    case .arrived(let agent):
+      for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.release(agent, hasArrived: true) } }
+    case .withdrawn(let agent):
+      for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.release(agent, hasArrived: false) } }
     case .probe(let targets):
       guard let prober = prober.withLock({ $0 }) else { return }
       prober.eventLoop.execute { prober.value.watch(targets) }

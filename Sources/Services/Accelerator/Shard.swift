@@ -23,6 +23,7 @@ final class Shard {
   private let prover: TunnelProver
   private let routes: RouteTable
   private let dialler: TargetDialler
+  private let parked: ParkedFlows
   private let shares: PacingShares
   private let keepsIdleWindows: Bool
   private let report: @Sendable (NodeReport) -> Void
@@ -43,6 +44,7 @@ final class Shard {
     self.loop = loop
     self.settings = settings
     self.shares = shares
+    parked = ParkedFlows(loop: loop)
     keepsIdleWindows = TCPSocket.keepsIdleWindows()
     self.report = report
     self.logger = logger
@@ -65,6 +67,7 @@ final class Shard {
   }
 
   func stop() {
+    parked.stop()
     for pool in pools.values { pool.stop() }
     for link in accepted.values { link.close(TunnelGoodbye(.stopping, "\(settings.node) is being stopped")) }
   }
@@ -232,6 +235,14 @@ extension Shard {
 
   private func dial(_ target: FlowTarget, flow id: FlowID, of link: TunnelLink) {
     let codec = link.codec(of: id)
+    if let address = IPAddress(target.host) {
+      let isParked = parked.park(Endpoint(address: address, port: target.port)) { [weak self, weak link] in
+        // Its opener may have given it up meanwhile.
+        guard let self, let link, link.codec(of: id) === codec, codec != nil else { return }
+        self.dial(target, flow: id, of: link)
+      }
+      if isParked { return }
+    }
     dialler.dial(target) { [weak link, logger] result in
       // The opener may have given up meanwhile, and opened another flow with the same identifier: that one has another codec.
       let hub = link?.codec(of: id) === codec ? link?.hub : nil
@@ -243,6 +254,18 @@ extension Shard {
         hub?.refuse(id, why)
       }
     }
+  }
+}
+
+// MARK: Machines on their way
+
+extension Shard {
+  func expect(_ agent: Endpoint, for hold: TimeAmount) { parked.expect(agent, for: hold) }
+
+  func release(_ agent: Endpoint, hasArrived: Bool) {
+    let count = parked.release(agent)
+    guard count > 0 else { return }
+    logger.info("\(hasArrived ? "connecting" : "letting go of") \(count == 1 ? "a parked flow" : "\(count) parked flows") to \(agent)")
   }
 }
 

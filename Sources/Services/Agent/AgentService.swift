@@ -166,7 +166,7 @@ private final class AgentState {
       for session in acceptor.all {
         for address in session.association.localAddresses where address != agent.address { session.withdraw(address) }
       }
-    case .freeze, .go, .warm, .probe: break
+    case .freeze, .go, .warm, .probe, .expect, .arrived, .withdrawn: break
     }
   }
 }

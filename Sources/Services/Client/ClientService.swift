@@ -171,7 +171,7 @@ private final class ClientState {
       sessions[machine]?.follow(order)
     case .go(_, let token): sessions[token.machine]?.follow(order)
     case .probe(let targets): monitor?.watch(targets)
-    case .warm: break
+    case .warm, .expect, .arrived, .withdrawn: break
     }
   }
 

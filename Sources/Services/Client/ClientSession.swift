@@ -19,6 +19,8 @@ final class ClientSession {
   static let moveLimit = TimeAmount.seconds(5)
   /// How long FREEZE keeps the client from looking for the machine by itself: a pause that is longer has gone wrong.
   static let freezeLimit = TimeAmount.seconds(120)
+  /// How long a first flight may be parked: migrations of large machines over thin lines take minutes. After it GO finds the way without.
+  static let parkLimit = TimeAmount.minutes(10)
   /// Every so many failures in a row the controller is told that the session is stuck.
   static let failuresPerReport = 10
 
@@ -51,6 +53,16 @@ final class ClientSession {
     var carrier: CarrierID?
     var timer: Scheduled<Void>?
   }
+  /// A first flight that waits, beside the machine's future place, for the machine.
+  private struct Parked {
+    var number: UInt64
+    var place: Recovery.Place
+    /// Nil while it is being dialled.
+    var carrier: Carrier?
+  }
+  private var parked: Parked?
+  /// The parked flight has moved the session before GO came: where to, and when.
+  private var earlyMove: (place: Recovery.Place, at: NIODeadline)?
   private var attempts: UInt64 = 0
   private var pendingGo: (epoch: UInt64, taken: NIODeadline)?
 
@@ -104,6 +116,7 @@ final class ClientSession {
     hasEnded = true
     attempt?.timer?.cancel()
     thaw?.cancel()
+    parked?.carrier?.close("the client has been stopped")
     driver?.abort("the client has been stopped")
   }
 
@@ -147,14 +160,17 @@ final class ClientSession {
 extension ClientSession {
   func follow(_ order: NodeOrder) {
     switch order {
-    case .prepare(_, _, let agent, _): logger.info("machine \(machine) will answer at \(agent)")
+    case .prepare(_, _, let agent, let path):
+      logger.info("machine \(machine) will answer at \(agent)", metadata: ["path": "\(path)"])
+      prepare(Recovery.Place(agent: agent, path: path))
     case .freeze: freeze()
     case .go(_, let token): take(token)
     case .rollBack(_, _, let agent):
       recovery.withdraw(agent.address)
+      dropParked("the machine stays where it was")
       unfreeze()
       if activeCarrier == nil { tryAgain() }
-    case .fence, .warm, .probe: break
+    case .fence, .warm, .probe, .expect, .arrived, .withdrawn: break
     }
   }
 
@@ -200,7 +216,71 @@ extension ClientSession {
     recovery.head(for: Recovery.Place(agent: token.agent, path: token.path))
     pendingGo = (epoch, .now())
     give(upOn: "a new GO came")
-    tryNow()
+    if !takeParked(at: recovery.destination) { tryNow() }
+  }
+}
+
+// MARK: - The parked first flight
+
+extension ClientSession {
+  /// PREPARE. A path through accelerators can be gone now, up to the one beside the machine's future place; there the first flight waits for the machine.
+  private func prepare(_ place: Recovery.Place) {
+    guard case .accelerated = place.path else { return dropParked("the path is direct") }
+    guard driver != nil, !hasEnded, parked?.place != place else { return }
+    dropParked("the path has changed")
+    earlyMove = nil
+    attempts += 1
+    let number = attempts
+    parked = Parked(number: number, place: place)
+    dial(place, answerLimit: ClientSession.parkLimit) { [weak self] result in
+      guard let self, let driver = self.driver, self.parked?.number == number, !self.hasEnded else {
+        if case .success(let dialled) = result { dialled.carrier.close("nobody waits for it any more") }
+        return
+      }
+      switch result {
+      case .success(let dialled):
+        self.parked?.carrier = dialled.carrier
+        driver.open(dialled.carrier, local: dialled.local, remote: dialled.remote)
+        if !driver.park(on: dialled.carrier.id, localAddress: dialled.local) { self.dropParked("another request is out") }
+      case .failure(let error):
+        self.logger.debug("no first flight parked for \(place.agent): \(describe(error))")
+        self.parked = nil
+      }
+    }
+  }
+
+  private func dropParked(_ reason: String) {
+    guard let dropped = parked else { return }
+    parked = nil
+    guard let carrier = dropped.carrier else { return }
+    driver?.unpark()
+    carrier.close(reason)
+  }
+
+  /// GO, and a first flight is there already, or has done it already. False: the client has to go itself.
+  private func takeParked(at place: Recovery.Place) -> Bool {
+    if let move = earlyMove, move.place == place, activeCarrier != nil, let go = pendingGo {
+      report(.moved(machine: machine, epoch: go.epoch, goToConfirmedMilliseconds: -milliseconds(from: move.at, to: go.taken)))
+      pendingGo = nil
+      earlyMove = nil
+      return true
+    }
+    guard let parked, parked.place == place, let carrier = parked.carrier else {
+      dropParked("GO leads elsewhere")
+      return false
+    }
+    attempts += 1
+    attempt = Attempt(number: attempts, place: place, go: pendingGo, carrier: carrier.id)
+    limitMove(of: carrier)
+    return true
+  }
+
+  private func noteEarlyMove(to place: Recovery.Place) {
+    give(upOn: "the parked first flight was quicker")
+    recovery.succeeded(at: place)
+    earlyMove = (place, .now())
+    logger.info("session with machine \(machine) has moved by its parked first flight", metadata: ["agent": "\(place.agent)"])
+    report(.event("session with machine \(machine) moved to \(place.agent) by its parked first flight"))
   }
 }
 
@@ -229,6 +309,7 @@ extension ClientSession {
     if opening != nil { return fail(ClientError.agentUnreachable(machine, recovery.destination.agent, reason: reason)) }
     if carrier == activeCarrier { activeCarrier = nil }
     guard !hasEnded else { return }
+    if carrier == parked?.carrier?.id { parked = nil }
     if carrier == attempt?.carrier {
       give(upOn: reason)
       recovery.failed()
@@ -297,24 +378,34 @@ extension ClientSession {
     guard let driver, let place = attempt?.place else { return }
     let id = dialled.carrier.id
     attempt?.carrier = id
+    limitMove(of: dialled.carrier)
+    driver.open(dialled.carrier, local: dialled.local, remote: dialled.remote)
+    driver.move(to: id, localAddress: dialled.local, peerAddress: place.agent.address)
+  }
+
+  /// The agent has so long to answer the first flight of this attempt.
+  private func limitMove(of carrier: Carrier) {
     attempt?.timer?.cancel()
-    let bound = NIOLoopBound((session: self, carrier: dialled.carrier), eventLoop: loop)
+    let bound = NIOLoopBound((session: self, carrier: carrier), eventLoop: loop)
     let number = attempt?.number
     attempt?.timer = loop.scheduleTask(in: ClientSession.moveLimit) {
       guard bound.value.session.attempt?.number == number else { return }
       bound.value.carrier.close("no answer from the agent in \(ClientSession.moveLimit.nanoseconds / 1_000_000_000) s")
     }
-    driver.open(dialled.carrier, local: dialled.local, remote: dialled.remote)
-    driver.move(to: id, localAddress: dialled.local, peerAddress: place.agent.address)
   }
 
   private func confirmMove(to carrier: CarrierID) {
     activeCarrier = carrier
+    if let parked, parked.carrier?.id == carrier {
+      self.parked = nil
+      unfreeze()
+      if attempt?.carrier != carrier { return noteEarlyMove(to: parked.place) }
+    }
     guard let attempt, attempt.carrier == carrier else { return }
     attempt.timer?.cancel()
     recovery.succeeded(at: attempt.place)
     if let go = attempt.go {
-      let took = Double((NIODeadline.now() - go.taken).nanoseconds) / 1e6
+      let took = milliseconds(from: go.taken, to: .now())
       logger.info("session with machine \(machine) has moved", metadata: ["epoch": "\(go.epoch)", "milliseconds": "\(took)"])
       report(.moved(machine: machine, epoch: go.epoch, goToConfirmedMilliseconds: took))
       pendingGo = nil
@@ -330,7 +421,9 @@ extension ClientSession {
     logger.debug("a try to reach machine \(machine) was given up: \(reason)")
   }
 
-  private func dial(_ place: Recovery.Place, then: @escaping (Result<Dialled, any Error>) -> Void) {
+  private func dial(
+    _ place: Recovery.Place, answerLimit: TimeAmount = InterceptionLimits.answer, then: @escaping (Result<Dialled, any Error>) -> Void
+  ) {
     lastCarrier += 1
     let id = CarrierID(lastCarrier)
     var bootstrap = ClientBootstrap(group: loop)
@@ -358,13 +451,15 @@ extension ClientSession {
     do {
       let connecting = try bootstrap.connect(to: SocketAddress(address))
       connecting.assumeIsolated().whenComplete { result in
-        then(Result { try Dialled(result.get(), id: id, request: request) })
+        then(Result { try Dialled(result.get(), id: id, request: request, answerLimit: answerLimit) })
       }
     } catch {
       then(.failure(error))
     }
   }
 }
+
+private func milliseconds(from: NIODeadline, to: NIODeadline) -> Double { Double((to - from).nanoseconds) / 1e6 }
 
 /// A connection that stands, with its carrier in place.
 private struct Dialled {
@@ -373,13 +468,13 @@ private struct Dialled {
   var remote: IPAddress
 
   /// Makes a carrier of a connected channel. Behind a CONNECT request the first flight need not wait for the answer.
-  init(_ channel: any Channel, id: CarrierID, request: FlowTarget?) throws {
+  init(_ channel: any Channel, id: CarrierID, request: FlowTarget?, answerLimit: TimeAmount) throws {
     guard let local = channel.localAddress?.vocabulary, let remote = channel.remoteAddress?.vocabulary else {
       throw ChannelError.alreadyClosed
     }
     carrier = Carrier(
       id: id, events: Carrier.Events(packet: { _, _ in }, readComplete: { _ in }, writability: { _, _ in }, closed: { _, _ in }))
-    if let request { try channel.pipeline.syncOperations.addHandler(ConnectRequestHandler(target: request)) }
+    if let request { try channel.pipeline.syncOperations.addHandler(ConnectRequestHandler(target: request, limit: answerLimit)) }
     try channel.pipeline.syncOperations.addHandler(carrier)
     self.local = local.address
     self.remote = remote.address
