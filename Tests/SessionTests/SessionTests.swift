@@ -3,6 +3,7 @@ import Client
 import Foundation
 import Logging
 import Synchronization
+import TestSupport
 import Testing
 import Vocabulary
 
