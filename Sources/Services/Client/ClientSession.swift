@@ -31,21 +31,21 @@ final class ClientSession {
   private let key: EndpointKey
   private let carrierWindow: Int?
   private let limits: FlowLimits
-  private let logger: Logger
+  let logger: Logger
   private var random = SystemRandomNumberGenerator()
-  private var driver: SessionDriver?
-  private var recovery: Recovery
+  var driver: SessionDriver?
+  var recovery: Recovery
   private var lastCarrier: UInt64 = 0
   private var epoch: UInt64 = 0
-  private var attempt: Attempt?
-  private var activeCarrier: CarrierID?
+  var attempt: Attempt?
+  var activeCarrier: CarrierID?
   private var isFrozen = false
   private var thaw: Scheduled<Void>?
   private var opening: EventLoopPromise<Void>?
-  private var hasEnded = false
+  var hasEnded = false
 
   /// One try to reach the agent over a new carrier.
-  private struct Attempt {
+  struct Attempt {
     var number: UInt64
     var place: Recovery.Place
     /// The GO it serves, and when that was taken; nil for a recovery of our own.
@@ -54,17 +54,17 @@ final class ClientSession {
     var timer: Scheduled<Void>?
   }
   /// A first flight that waits, beside the machine's future place, for the machine.
-  private struct Parked {
+  struct Parked {
     var number: UInt64
     var place: Recovery.Place
     /// Nil while it is being dialled.
     var carrier: Carrier?
   }
-  private var parked: Parked?
+  var parked: Parked?
   /// The parked flight has moved the session before GO came: where to, and when.
-  private var earlyMove: (place: Recovery.Place, at: NIODeadline)?
-  private var attempts: UInt64 = 0
-  private var pendingGo: (epoch: UInt64, taken: NIODeadline)?
+  var earlyMove: (place: Recovery.Place, at: NIODeadline)?
+  var attempts: UInt64 = 0
+  var pendingGo: (epoch: UInt64, taken: NIODeadline)?
 
   init(machine: MachineID, agent: Endpoint, key: EndpointKey, carrierWindow: Int?, limits: FlowLimits, loop: any EventLoop, logger: Logger)
   {
@@ -220,70 +220,6 @@ extension ClientSession {
   }
 }
 
-// MARK: - The parked first flight
-
-extension ClientSession {
-  /// PREPARE. A path through accelerators can be gone now, up to the one beside the machine's future place; there the first flight waits for the machine.
-  private func prepare(_ place: Recovery.Place) {
-    guard case .accelerated = place.path else { return dropParked("the path is direct") }
-    guard driver != nil, !hasEnded, parked?.place != place else { return }
-    dropParked("the path has changed")
-    earlyMove = nil
-    attempts += 1
-    let number = attempts
-    parked = Parked(number: number, place: place)
-    dial(place, answerLimit: ClientSession.parkLimit) { [weak self] result in
-      guard let self, let driver = self.driver, self.parked?.number == number, !self.hasEnded else {
-        if case .success(let dialled) = result { dialled.carrier.close("nobody waits for it any more") }
-        return
-      }
-      switch result {
-      case .success(let dialled):
-        self.parked?.carrier = dialled.carrier
-        driver.open(dialled.carrier, local: dialled.local, remote: dialled.remote)
-        if !driver.park(on: dialled.carrier.id, localAddress: dialled.local) { self.dropParked("another request is out") }
-      case .failure(let error):
-        self.logger.debug("no first flight parked for \(place.agent): \(describe(error))")
-        self.parked = nil
-      }
-    }
-  }
-
-  private func dropParked(_ reason: String) {
-    guard let dropped = parked else { return }
-    parked = nil
-    guard let carrier = dropped.carrier else { return }
-    driver?.unpark()
-    carrier.close(reason)
-  }
-
-  /// GO, and a first flight is there already, or has done it already. False: the client has to go itself.
-  private func takeParked(at place: Recovery.Place) -> Bool {
-    if let move = earlyMove, move.place == place, activeCarrier != nil, let go = pendingGo {
-      report(.moved(machine: machine, epoch: go.epoch, goToConfirmedMilliseconds: -milliseconds(from: move.at, to: go.taken)))
-      pendingGo = nil
-      earlyMove = nil
-      return true
-    }
-    guard let parked, parked.place == place, let carrier = parked.carrier else {
-      dropParked("GO leads elsewhere")
-      return false
-    }
-    attempts += 1
-    attempt = Attempt(number: attempts, place: place, go: pendingGo, carrier: carrier.id)
-    limitMove(of: carrier)
-    return true
-  }
-
-  private func noteEarlyMove(to place: Recovery.Place) {
-    give(upOn: "the parked first flight was quicker")
-    recovery.succeeded(at: place)
-    earlyMove = (place, .now())
-    logger.info("session with machine \(machine) has moved by its parked first flight", metadata: ["agent": "\(place.agent)"])
-    report(.event("session with machine \(machine) moved to \(place.agent) by its parked first flight"))
-  }
-}
-
 // MARK: - Carriers
 
 extension ClientSession {
@@ -384,7 +320,7 @@ extension ClientSession {
   }
 
   /// The agent has so long to answer the first flight of this attempt.
-  private func limitMove(of carrier: Carrier) {
+  func limitMove(of carrier: Carrier) {
     attempt?.timer?.cancel()
     let bound = NIOLoopBound((session: self, carrier: carrier), eventLoop: loop)
     let number = attempt?.number
@@ -415,13 +351,13 @@ extension ClientSession {
     self.attempt = nil
   }
 
-  private func give(upOn reason: String) {
+  func give(upOn reason: String) {
     attempt?.timer?.cancel()
     attempt = nil
     logger.debug("a try to reach machine \(machine) was given up: \(reason)")
   }
 
-  private func dial(
+  func dial(
     _ place: Recovery.Place, answerLimit: TimeAmount = InterceptionLimits.answer, then: @escaping (Result<Dialled, any Error>) -> Void
   ) {
     lastCarrier += 1
@@ -459,10 +395,10 @@ extension ClientSession {
   }
 }
 
-private func milliseconds(from: NIODeadline, to: NIODeadline) -> Double { Double((to - from).nanoseconds) / 1e6 }
+func milliseconds(from: NIODeadline, to: NIODeadline) -> Double { Double((to - from).nanoseconds) / 1e6 }
 
 /// A connection that stands, with its carrier in place.
-private struct Dialled {
+struct Dialled {
   var carrier: Carrier
   var local: IPAddress
   var remote: IPAddress
