@@ -18,7 +18,8 @@ final class ClientSession {
   /// From the first flight on a new carrier to the agent's answer; through accelerators it includes the far side's dial.
   static let moveLimit = TimeAmount.seconds(5)
   /// How long FREEZE keeps the client from looking for the machine by itself: a pause that is longer has gone wrong.
-  static let freezeLimit = TimeAmount.seconds(120)
+  /// QEMU stops a guest for 300 ms unless told otherwise; 5 s are a pause that somebody should look at, and looking for the machine does it no harm.
+  static let freezeLimit = TimeAmount.seconds(5)
   /// How long a first flight may be parked: migrations of large machines over thin lines take minutes. After it GO finds the way without.
   static let parkLimit = TimeAmount.minutes(10)
   /// Every so many failures in a row the controller is told that the session is stuck.
@@ -42,7 +43,11 @@ final class ClientSession {
   private var isFrozen = false
   private var thaw: Scheduled<Void>?
   private var opening: EventLoopPromise<Void>?
+  /// Closed for good: stopped, or never opened.
   var hasEnded = false
+  /// The session has ended, and a new one is being opened in its place.
+  private var isReopening = false
+  private var isEstablished = false
 
   /// One try to reach the agent over a new carrier.
   struct Attempt {
@@ -91,6 +96,44 @@ final class ClientSession {
       }
     }
     return promise.futureResult
+  }
+
+  var isOpen: Bool { isEstablished }
+
+  /// Whether this is one of the machine's addresses, as far as they are known.
+  func isAt(_ address: IPAddress) -> Bool { recovery.knows(address) || driver?.association.peerAddresses.contains(address) == true }
+
+  /// The agent was started again, or has given the session up: its flows are gone, and the next ones get a new session.
+  private func reopen() {
+    guard !hasEnded else { return }
+    isReopening = true
+    driver = nil
+    activeCarrier = nil
+    parked = nil
+    attempts += 1
+    let number = attempts
+    let delay = recovery.delay(using: &random)
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let timer = loop.scheduleTask(in: .nanoseconds(delay.nanoseconds)) { bound.value.dialAgain(number) }
+    attempt = Attempt(number: number, place: recovery.next, timer: timer)
+  }
+
+  private func dialAgain(_ number: UInt64) {
+    guard let attempt, attempt.number == number, !hasEnded else { return }
+    dial(attempt.place) { [weak self] result in
+      guard let self, self.attempt?.number == number, !self.hasEnded else {
+        if case .success(let dialled) = result { dialled.carrier.close("a newer try has taken its place") }
+        return
+      }
+      self.attempt = nil
+      switch result {
+      case .success(let dialled): self.begin(on: dialled)
+      case .failure(let error):
+        self.logger.debug("no new session with machine \(self.machine) yet: \(describe(error))")
+        self.recovery.failed()
+        self.reopen()
+      }
+    }
   }
 
   private func begin(on dialled: Dialled) {
@@ -211,12 +254,24 @@ extension ClientSession {
     }
     guard token.epoch > epoch else { return }  // it comes several ways and several times
     epoch = token.epoch
+    let place = Recovery.Place(agent: token.agent, path: token.path)
+    if activeCarrier != nil, attempt == nil, earlyMove == nil, place == recovery.destination {  // where it is already
+      unfreeze()
+      return report(.moved(machine: machine, epoch: epoch, goToConfirmedMilliseconds: 0))
+    }
     logger.info("GO: machine \(machine) is at \(token.agent)", metadata: ["epoch": "\(epoch)", "path": "\(token.path)"])
     unfreeze()
-    recovery.head(for: Recovery.Place(agent: token.agent, path: token.path))
+    recovery.head(for: place)
     pendingGo = (epoch, .now())
+    if isReopening { return }  // the new session is opened there, or moved there when it stands
     give(upOn: "a new GO came")
     if !takeParked(at: recovery.destination) { tryNow() }
+  }
+
+  /// A GO that came while there was no session.
+  private func serveGo() {
+    guard pendingGo != nil else { return }
+    tryNow()
   }
 }
 
@@ -226,6 +281,14 @@ extension ClientSession {
   private func note(_ event: SessionEvent) {
     switch event {
     case .established:
+      isEstablished = true
+      if isReopening {
+        isReopening = false
+        recovery.succeeded(at: recovery.next)
+        logger.notice("a new session with machine \(machine) is open")
+        report(.event("a new session with machine \(machine) is open"))
+        serveGo()
+      }
       opening?.succeed(())
       opening = nil
     case .moved(let carrier): confirmMove(to: carrier)
@@ -244,7 +307,7 @@ extension ClientSession {
   private func lost(_ carrier: CarrierID, _ reason: String) {
     if opening != nil { return fail(ClientError.agentUnreachable(machine, recovery.destination.agent, reason: reason)) }
     if carrier == activeCarrier { activeCarrier = nil }
-    guard !hasEnded else { return }
+    guard !hasEnded, !isReopening else { return }  // the association's own end follows
     if carrier == parked?.carrier?.id { parked = nil }
     if carrier == attempt?.carrier {
       give(upOn: reason)
@@ -258,15 +321,19 @@ extension ClientSession {
 
   private func end(_ reason: String?) {
     guard !hasEnded else { return }  // by `close`, or by what kept it from opening
-    let wasOpening = opening != nil
-    hasEnded = true
+    isEstablished = false
     attempt?.timer?.cancel()
     attempt = nil
-    if wasOpening {
+    if opening != nil {
+      hasEnded = true
       fail(ClientError.sessionRefused(machine, recovery.destination.agent, reason: reason ?? "it was shut down"))
     } else {
-      logger.error("session with machine \(machine) ended: \(reason ?? "shut down by its agent")")
-      report(.stuck(machine: machine, epoch: epoch, reason: "session ended: \(reason ?? "shut down by its agent")"))
+      if !isReopening {
+        logger.error("session with machine \(machine) ended: \(reason ?? "shut down by its agent"); opening a new one")
+        report(.stuck(machine: machine, epoch: epoch, reason: "session ended: \(reason ?? "shut down by its agent")"))
+      }
+      recovery.failed()
+      reopen()
     }
   }
 
@@ -346,6 +413,7 @@ extension ClientSession {
       report(.moved(machine: machine, epoch: go.epoch, goToConfirmedMilliseconds: took))
       pendingGo = nil
     } else {
+      logger.info("session with machine \(machine) recovered at \(attempt.place.agent)")
       report(.event("session with machine \(machine) recovered at \(attempt.place.agent)"))
     }
     self.attempt = nil
