@@ -115,7 +115,7 @@ extension Association {
   private mutating func finishPacket(_ hasData: Bool, _ wantsSACKNow: Bool, at now: Instant) {
     guard hasData else { return }
     packetsSinceSACK += 1
-    if wantsSACKNow || packetsSinceSACK >= 2 || !beyondGap.isEmpty || !duplicates.isEmpty || state == .shutdownSent {
+    if wantsSACKNow || packetsSinceSACK >= 2 || inbound.hasGap || !duplicates.isEmpty || state == .shutdownSent {
       sackIsDue = true
       timers.sack = nil
     } else if timers.sack == nil {
@@ -136,95 +136,46 @@ extension Association {
   }
 
   private mutating func receive(_ chunk: InboundChunk) {
-    let distance = chunk.tsn.distance(from: cumulativeTSN)
-    if distance <= 0 { return noteDuplicate(chunk.tsn) }
-    if distance == 1 {
-      cumulativeTSN = chunk.tsn
-      deliver(chunk)
-      while state != .closed, let next = beyondGap.first, next.tsn == cumulativeTSN.next {
-        beyondGap.removeFirst()
-        octetsBeyondGap -= next.payload.readableBytes
-        cumulativeTSN = next.tsn
-        deliver(next)
-      }
-      return
+    switch inbound.receive(chunk) {
+    case .accepted:
+      while let message = inbound.ready.popFirst() { hand(message) }
+    case .duplicate:
+      statistics.duplicatesReceived += 1
+      if duplicates.count < 64 { duplicates.append(chunk.tsn) }
+    case .dropped: sackIsDue = true
+    case .violation(let what): violate(what)
     }
-    // Above a gap: kept while there is window; else dropped, and the sender sends it again.
-    let index = beyondGap.partitioningIndex { $0.tsn.distance(from: chunk.tsn) >= 0 }
-    if index < beyondGap.count, beyondGap[index].tsn == chunk.tsn { return noteDuplicate(chunk.tsn) }
-    guard octetsBeyondGap + chunk.payload.readableBytes <= configuration.receiveWindow.octets, distance <= 65_535 else { return }
-    octetsBeyondGap += chunk.payload.readableBytes
-    beyondGap.insert(chunk, at: index)
   }
 
-  private mutating func noteDuplicate(_ tsn: TSN) {
-    statistics.duplicatesReceived += 1
-    if duplicates.count < 64 { duplicates.append(tsn) }
-  }
-
-  /// In the order of TSNs, which is the order of SSNs in every stream. Fragments of one message have consecutive TSNs.
-  private mutating func deliver(_ chunk: InboundChunk) {
-    let begins = chunk.flags & DataFlags.beginning != 0
-    let ends = chunk.flags & DataFlags.end != 0
-    guard begins == (partial == nil) else { return violate("fragments of two messages are mixed") }
-    if begins, ends { return hand(chunk.payload, chunk.stream, chunk.protocolIdentifier) }
-    if begins {
-      partial = Partial(stream: chunk.stream, protocolIdentifier: chunk.protocolIdentifier, payload: chunk.payload)
-      return
-    }
-    guard var whole = partial, whole.stream == chunk.stream else { return violate("fragments of two streams are mixed") }
-    guard whole.payload.readableBytes + chunk.payload.readableBytes <= configuration.receiveWindow.octets else {
-      return violate("a message beyond the window")
-    }
-    partial = nil
-    whole.payload.writeImmutableBuffer(chunk.payload)
-    if ends { hand(whole.payload, whole.stream, whole.protocolIdentifier) } else { partial = whole }
-  }
-
-  private mutating func hand(_ payload: ByteBuffer, _ stream: StreamID, _ identifier: UInt32) {
+  private mutating func hand(_ message: InboundMessage) {
     statistics.messagesDelivered += 1
-    statistics.octetsDelivered += payload.readableBytes
-    effects.append(.deliver(stream: stream, protocolIdentifier: identifier, payload: payload))
+    statistics.octetsDelivered += message.payload.readableBytes
+    effects.append(.deliver(stream: message.stream, protocolIdentifier: message.protocolIdentifier, payload: message.payload))
   }
 
-  /// What is delivered is gone from here: the flows above have their own credit, so the window only shrinks for gaps and for a message in pieces.
-  private var window: Int { max(0, configuration.receiveWindow.octets - octetsBeyondGap - (partial?.payload.readableBytes ?? 0)) }
-
-  mutating func appendSACK(to builder: inout PacketBuilder) {
+  mutating func appendSACK(to builder: inout PacketBuilder, within limit: Int? = nil) {
+    let limit = limit ?? configuration.maximumPacketSize
     sackIsDue = false
     packetsSinceSACK = 0
     timers.sack = nil
     statistics.sacksSent += 1
-    let blocks = gapBlocks()
-    let (tsn, window, doubles) = (cumulativeTSN, self.window, duplicates)
+    let doubles = duplicates
     duplicates.removeAll(keepingCapacity: true)
+    // As offsets from the cumulative TSN, as many as fit into the packet (RFC 9260 section 3.3.4).
+    let room = max(0, (limit - builder.length - 16 - 4 * doubles.count) / 4)
+    let blocks = inbound.ranges.prefix(room)
+    let inbound = inbound
     builder.append(.sack) { bytes in
-      bytes.writeInteger(tsn.value)
-      bytes.writeInteger(UInt32(clamping: window))
+      bytes.writeInteger(inbound.cumulativeTSN.value)
+      bytes.writeInteger(UInt32(clamping: inbound.window))
       bytes.writeInteger(UInt16(blocks.count))
       bytes.writeInteger(UInt16(doubles.count))
       for block in blocks {
-        bytes.writeInteger(UInt16(block.lowerBound))
-        bytes.writeInteger(UInt16(block.upperBound))
+        bytes.writeInteger(UInt16(block.first.distance(from: inbound.cumulativeTSN)))
+        bytes.writeInteger(UInt16(block.last.distance(from: inbound.cumulativeTSN)))
       }
       for tsn in doubles { bytes.writeInteger(tsn.value) }
     }
-  }
-
-  /// As offsets from the cumulative TSN, at most as many as fit comfortably into one packet.
-  private func gapBlocks() -> [ClosedRange<Int>] {
-    var blocks: [ClosedRange<Int>] = []
-    for chunk in beyondGap {
-      let offset = chunk.tsn.distance(from: cumulativeTSN)
-      if let last = blocks.last, last.upperBound + 1 == offset {
-        blocks[blocks.count - 1] = last.lowerBound...offset
-      } else if blocks.count < 1_024 {
-        blocks.append(offset...offset)
-      } else {
-        break
-      }
-    }
-    return blocks
   }
 
   // MARK: Handshake, the active side
@@ -236,7 +187,7 @@ extension Association {
     guard peer.offersASCONF else { return fail(.peerLacksExtension("ASCONF")) }
     header.verificationTag = peer.tag
     peerWindow = Int(peer.receiveWindow)
-    cumulativeTSN = peer.initialTSN.previous
+    inbound = Reassembly(after: peer.initialTSN.previous, limit: configuration.receiveWindow.octets)
     nextSerialToReceive = ASCONFSerial(peer.initialTSN.value)
     for address in peer.addresses where !peerAddresses.contains(address) { peerAddresses.append(address) }
     key = Authentication.associationKey(endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom), peer.keyVector)

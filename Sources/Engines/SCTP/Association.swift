@@ -56,13 +56,8 @@ package struct Association<Code: Authenticator>: Sendable {
   var sendWasRefused = false
 
   // Receiving
-  var cumulativeTSN: TSN
-  /// Chunks above a gap, ascending.
-  var beyondGap: [InboundChunk] = []
-  var octetsBeyondGap = 0
+  var inbound: Reassembly
   var duplicates: [TSN] = []
-  /// The user message whose fragments are arriving; they have consecutive TSNs (RFC 9260 section 6.9).
-  var partial: Partial?
   var packetsSinceSACK = 0
   var sackIsDue = false
 
@@ -109,21 +104,6 @@ package struct Association<Code: Authenticator>: Sendable {
     var isLost = false
   }
 
-  struct InboundChunk: Sendable {
-    var tsn: TSN
-    var stream: StreamID
-    var sequence: SSN
-    var protocolIdentifier: UInt32
-    var flags: UInt8
-    var payload: ByteBuffer
-  }
-
-  struct Partial: Sendable {
-    var stream: StreamID
-    var protocolIdentifier: UInt32
-    var payload: ByteBuffer
-  }
-
   struct Timers: Sendable {
     var handshake: Instant?
     var sack: Instant?
@@ -165,7 +145,7 @@ extension Association {
     ourInitialTSN = tsn
     nextTSN = tsn
     peerCumulativeAck = tsn.previous
-    cumulativeTSN = TSN(0)
+    inbound = Reassembly(after: TSN(0), limit: configuration.receiveWindow.octets)
     nextSerialToSend = ASCONFSerial(tsn.value)
     nextSerialToReceive = ASCONFSerial(0)
     lastHeard = now
@@ -195,7 +175,7 @@ extension Association {
     nextTSN = cookie.ours.initialTSN
     peerCumulativeAck = cookie.ours.initialTSN.previous
     peerWindow = Int(cookie.peer.receiveWindow)
-    cumulativeTSN = cookie.peer.initialTSN.previous
+    inbound = Reassembly(after: cookie.peer.initialTSN.previous, limit: configuration.receiveWindow.octets)
     nextSerialToSend = ASCONFSerial(cookie.ours.initialTSN.value)
     nextSerialToReceive = ASCONFSerial(cookie.peer.initialTSN.value)
     lastHeard = now
@@ -381,7 +361,7 @@ extension Association {
       }
     }
     if controlDue.remove(.shutdown) != nil {
-      let tsn = cumulativeTSN
+      let tsn = inbound.cumulativeTSN
       builder.append(.shutdown) { $0.writeInteger(tsn.value) }
     }
     if controlDue.remove(.shutdownAck) != nil { builder.append(.shutdownAck) }
