@@ -4,6 +4,8 @@ import Vocabulary
 /// What an association is told at its start, and its named limits.
 package struct AssociationConfiguration: Sendable {
   package var port: UInt16 = 7_600
+  /// The peer's SCTP port, if it is another one than ours.
+  package var peerPort: UInt16?
   package var localAddresses: [IPAddress] = []
   package var outboundStreams: UInt16 = 65_535
   package var inboundStreams: UInt16 = 65_535
@@ -38,7 +40,25 @@ package struct AssociationConfiguration: Sendable {
   /// Carriers known at once: the active one, those being tried, those being closed.
   package var maximumCarriers = 16
 
+  /// Datagram carriers only: timers, retransmissions, bursts.
+  package var paths = PathLimits()
+  package var features = Features()
+  /// The secret of cookies that an association makes itself, when an INIT meets it (RFC 9260 section 5.2). Empty: such an INIT is ignored.
+  package var cookieSecret: [UInt8] = []
+
   package init(endpointKey: [UInt8]) { self.endpointKey = endpointKey }
+
+  /// What the handshake offers.
+  package struct Features: Sendable, Hashable {
+    /// AUTH (RFC 4895).
+    package var authentication = true
+    /// ASCONF (RFC 5061), which needs AUTH.
+    package var reconfiguration = true
+    /// A peer that lacks either is refused, as every session of Longhaul does; otherwise the association does without.
+    package var isRequired = true
+
+    package init() {}
+  }
 }
 
 /// Why an association ended badly.
@@ -52,6 +72,8 @@ package enum AssociationError: Error, Hashable, Sendable, CustomStringConvertibl
   case peerAborted(String)
   case protocolViolation(String)
   case noCarrier
+  /// Association.Max.Retrans has been exceeded (RFC 9260 section 8.1).
+  case peerUnreachable
   case shutdownTimedOut
   case aborted(String)
 
@@ -63,6 +85,7 @@ package enum AssociationError: Error, Hashable, Sendable, CustomStringConvertibl
     case .peerAborted(let reason): reason
     case .protocolViolation(let what): "the peer broke the protocol: \(what)"
     case .noCarrier: "no connection to the peer for too long"
+    case .peerUnreachable: "the peer does not answer on any path"
     case .shutdownTimedOut: "the peer does not answer SHUTDOWN"
     case .aborted(let reason): reason
     }
@@ -87,6 +110,12 @@ package enum Effect: Sendable {
   case closeCarrier(CarrierID, reason: String)
   case carrierSilent(CarrierID)
   case roundTrip(CarrierID, TimeSpan)
+  /// A datagram path works now, or has stopped working.
+  case pathChanged(CarrierID, PathStatus)
+  /// The peer began anew: what was under way in either direction is lost (RFC 9260 section 5.2.4, case A).
+  case restarted
+  /// The peer says that something was wrong with what it got (ERROR).
+  case peerReported(String)
   /// The association has been shut down in good order.
   case closed
   case failed(AssociationError)
@@ -102,8 +131,13 @@ package struct AssociationStatistics: Sendable, Hashable {
   package var chunksRetransmitted = 0
   package var octetsRetransmitted = 0
   package var duplicatesReceived = 0
+  package var fastRetransmits = 0
+  /// Expiries of T3-rtx.
+  package var timeouts = 0
   package var sacksSent = 0
   /// Packets on fenced carriers, with wrong tags, wrong checksums, or without the authentication they need.
   package var packetsDropped = 0
   package var moves = 0
+
+  package init() {}
 }

@@ -102,6 +102,8 @@ struct PacketBuilder {
 
   var length: Int { bytes.readableBytes }
   var isEmpty: Bool { length == PacketHeader.length }
+  /// Nothing stands in it yet that is worth sending.
+  var isBare: Bool { length == PacketHeader.length + (authenticationOffset == nil ? 0 : Authentication.chunkLength) }
 
   /// Appends a chunk, padded; `write` writes its value.
   mutating func append(_ type: ChunkType, flags: UInt8 = 0, _ write: (inout ByteBuffer) -> Void = { _ in }) {

@@ -155,6 +155,17 @@ struct Initiation: Sendable {
     return true
   }
 
+  /// Reads RANDOM, CHUNKS and HMAC-ALGO again out of a key vector that a cookie has kept (it has no padding).
+  mutating func readKeyVector() {
+    var rest = keyVector
+    keyVector = ByteBuffer()
+    while let type = rest.readInteger(as: UInt16.self), let length = rest.readInteger(as: UInt16.self), length >= 4,
+      let value = rest.readSlice(length: Int(length) - 4)
+    {
+      _ = read(Parameter(type: type, value: value))
+    }
+  }
+
   /// The key vector excludes padding (RFC 4895 section 6.1).
   private mutating func keep(_ parameter: Parameter) {
     keyVector.writeInteger(parameter.type)
@@ -162,17 +173,19 @@ struct Initiation: Sendable {
     keyVector.writeImmutableBuffer(parameter.value)
   }
 
-  func write(into bytes: inout ByteBuffer, random: [UInt8]) {
+  func write(into bytes: inout ByteBuffer, random: [UInt8], features: AssociationConfiguration.Features) {
     bytes.writeInteger(tag)
     bytes.writeInteger(receiveWindow)
     bytes.writeInteger(outboundStreams)
     bytes.writeInteger(inboundStreams)
     bytes.writeInteger(initialTSN.value)
     for address in addresses { bytes.writeAddressParameter(address) }
-    bytes.writeParameter(ParameterType.supportedExtensions) {
-      $0.writeBytes([ChunkType.authentication.rawValue, ChunkType.asconf.rawValue, ChunkType.asconfAck.rawValue])
+    if features.authentication {
+      var types: [ChunkType] = [.authentication]
+      if features.reconfiguration { types += [.asconf, .asconfAck] }
+      bytes.writeParameter(ParameterType.supportedExtensions) { $0.writeBytes(types.map(\.rawValue)) }
+      Authentication.writeParameters(into: &bytes, random: random)
     }
-    Authentication.writeParameters(into: &bytes, random: random)
     if let cookie { bytes.writeParameter(ParameterType.stateCookie) { $0.writeImmutableBuffer(cookie) } }
     for parameter in unrecognized { bytes.writeParameter(ParameterType.unrecognized) { $0.writeImmutableBuffer(parameter) } }
   }
