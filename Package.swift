@@ -128,6 +128,10 @@ let testTargets: [Target] = [
   tests(
     "ProbingTests",
     ["TestSupport", "Probing", "LinuxNetwork", "WANEmulation", "Paths", "Control", "Vocabulary", nioCore, nioPosix, logging]),
+  .testTarget(
+    name: "InteroperationTests",
+    dependencies: ["Carriers", "SCTP", "Sockets", "Vocabulary", nioCore, nioPosix],
+    path: "Tests/InteroperationTests", exclude: ["usrsctp-peer.c", "build-peer.sh"], swiftSettings: strict),
   tests("LabTests", ["Lab", "LinuxNetwork", "WANEmulation", "Vocabulary"]),
 ]
 

@@ -56,14 +56,14 @@ extension Association {
   mutating func cookieEchoPacket() -> Effect? {
     guard let carrier = activeCarrier, let cookie else { return nil }
     var builder = PacketBuilder(header)
-    if usesAuthentication { builder.appendAuthentication() }
+    if let algorithm { builder.appendAuthentication(algorithm) }
     builder.append(.cookieEcho) { $0.writeImmutableBuffer(cookie) }
     return .transmit(finish(builder), on: carrier)
   }
 
   /// What the peer's INIT or INIT ACK says of it.
   mutating func adopt(_ peer: Initiation) {
-    usesAuthentication = configuration.features.authentication && peer.offersAuthentication
+    algorithm = peer.algorithm(for: configuration.features)
     usesReconfiguration = usesAuthentication && configuration.features.reconfiguration && peer.offersASCONF
     let ours = Set(Authentication.chunks.map(\.rawValue))
     authenticatesAll = usesAuthentication && !peer.authenticatedChunks.allSatisfy { ours.contains($0) }
@@ -136,7 +136,11 @@ extension Association {
       return
     }
     let authentication = cookie.associationKey(configuration)
-    if let key = authentication, index == 0 || !Authentication.verifies(packet.chunks[0], in: packet, key: key, by: authenticator) {
+    if let key = authentication,
+      index == 0
+        || !Authentication.verifies(
+          packet.chunks[0], in: packet, key: key, configuration.features.algorithms, by: authenticator)
+    {
       statistics.packetsDropped += 1
       return
     }
@@ -218,7 +222,7 @@ extension Association {
     guard state == .cookieWait else { return }
     guard let peer = Initiation(chunk.value), peer.tag != 0, let cookie = peer.cookie else { return violate("malformed INIT ACK") }
     if configuration.features.isRequired {
-      guard peer.offersAuthentication else { return fail(.peerLacksExtension("AUTH with HMAC-SHA-256")) }
+      guard peer.algorithm(for: configuration.features) != nil else { return fail(.peerLacksExtension("AUTH with HMAC-SHA-256")) }
       guard peer.offersASCONF else { return fail(.peerLacksExtension("ASCONF")) }
     } else if peer.offersASCONF, !peer.offersAuthentication {
       return fail(.peerLacksExtension("AUTH, though it offers ASCONF"))  // RFC 5061 section 6
@@ -230,7 +234,8 @@ extension Association {
     adopt(peer)
     if usesAuthentication {
       key = Authentication.associationKey(
-        endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom), peer.keyVector)
+        endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom, configuration.features.algorithms),
+        peer.keyVector)
     }
     self.cookie = cookie
     state = .cookieEchoed

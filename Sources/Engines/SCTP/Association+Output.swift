@@ -59,11 +59,12 @@ extension Association {
   /// A packet begins, with AUTH if the peer wants it for whatever may follow.
   func startPacket() -> PacketBuilder {
     var builder = PacketBuilder(header, capacity: fragmentLimit)
-    if authenticatesAll { builder.appendAuthentication() }
+    if authenticatesAll, let algorithm { builder.appendAuthentication(algorithm) }
     return builder
   }
 
   func finish(_ builder: consuming PacketBuilder) -> ByteBuffer {
-    builder.finish { authenticator.authenticationCode(key: key, [$0]) }
+    let algorithm = builder.algorithm
+    return builder.finish { authenticator.code(algorithm, key: key, $0) }
   }
 }

@@ -32,7 +32,7 @@ extension Association {
 
   /// Common header 12, chunk header 16, and on reliable carriers room for a SACK without gap blocks (16). AUTH where every packet has it.
   private var largestFragment: Int {
-    let rest = hasDatagramCarrier ? (authenticatesAll ? Authentication.chunkLength : 0) : 16
+    let rest = hasDatagramCarrier ? (authenticatesAll ? algorithm?.chunkLength ?? 0 : 0) : 16
     return (fragmentLimit & ~3) - 12 - 16 - rest
   }
 

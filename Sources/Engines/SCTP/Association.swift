@@ -39,7 +39,8 @@ package struct Association<Code: Authenticator>: Sendable {
   var handshakeTries = 0
   var ourInitialTSN: TSN
   /// What the peer offered and we use.
-  var usesAuthentication = false
+  var algorithm: HMACAlgorithm?
+  var usesAuthentication: Bool { algorithm != nil }
   var usesReconfiguration = false
   /// The peer wants more than COOKIE ECHO and ASCONF authenticated, so every packet is.
   var authenticatesAll = false

@@ -57,7 +57,12 @@ package struct AssociationConfiguration: Sendable {
     /// A peer that lacks either is refused, as every session of Longhaul does; otherwise the association does without.
     package var isRequired = true
 
+    /// SHA-1 beside SHA-256: RFC 4895 section 6.1 wants it, and some stacks have nothing else. Sessions do without.
+    package var offersSHA1 = false
+
     package init() {}
+
+    var algorithms: [HMACAlgorithm] { offersSHA1 ? [.sha256, .sha1] : [.sha256] }
   }
 }
 

@@ -60,7 +60,7 @@ package struct Listener<Code: Authenticator>: Sendable {
       return .refuse(reply: nil, reason: "malformed INIT")
     }
     let isRequired = configuration.features.isRequired
-    guard peer.offersAuthentication || (!isRequired && !peer.offersASCONF) else {
+    guard peer.algorithm(for: configuration.features) != nil || (!isRequired && !(peer.offersASCONF && !peer.offersAuthentication)) else {
       // ASCONF without AUTH must be refused (RFC 5061 section 6); we speak to nobody without either.
       return .refuse(reply: abort(packet, tag: peer.tag, "AUTH with HMAC-SHA-256 is required"), reason: "INIT without AUTH")
     }
@@ -91,7 +91,11 @@ package struct Listener<Code: Authenticator>: Sendable {
       return .refuse(reply: cookie.staleReply(to: packet, lifetime: configuration.cookieLifetime, at: now), reason: "a stale cookie")
     }
     let key = cookie.associationKey(configuration)
-    if let key, index == 0 || !Authentication.verifies(packet.chunks[0], in: packet, key: key, by: authenticator) {
+    if let key,
+      index == 0
+        || !Authentication.verifies(
+          packet.chunks[0], in: packet, key: key, configuration.features.algorithms, by: authenticator)
+    {
       let reason = "the endpoint keys differ: use the same key file on both sides"
       return .refuse(reply: abort(packet, tag: cookie.peer.tag, reason), reason: "COOKIE ECHO failed authentication: \(reason)")
     }
@@ -155,9 +159,10 @@ struct Cookie: Sendable {
 
   /// Nil if one of the two sides does without AUTH.
   func associationKey(_ configuration: AssociationConfiguration) -> [UInt8]? {
-    guard configuration.features.authentication, peer.keyVector.readableBytes > 0 else { return nil }
+    guard peer.algorithm(for: configuration.features) != nil else { return nil }
     return Authentication.associationKey(
-      endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom), peer.keyVector)
+      endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom, configuration.features.algorithms), peer.keyVector
+    )
   }
 
   /// Stale Cookie (RFC 9260 section 3.3.10.3), staleness in microseconds.
@@ -213,8 +218,7 @@ struct Cookie: Sendable {
       peer.addresses.append(address)
     }
     guard let vectorLength = rest.readInteger(as: UInt16.self), let vector = rest.readSlice(length: Int(vectorLength)) else { return nil }
-    peer.keyVector = vector
-    if vector.readableBytes > 0 { peer.readKeyVector() }
+    peer.readKeyVector(vector)
     if let count = rest.readInteger(as: UInt8.self) { peer.extensions = rest.readBytes(length: Int(count)) ?? [] }
     let ties = (rest.readInteger(as: UInt32.self) ?? 0, rest.readInteger(as: UInt32.self) ?? 0)
     self.init(made: Instant(nanoseconds: made), ours: ours, ourRandom: random, peer: peer)
