@@ -86,6 +86,18 @@ struct FlowTableTests {
     #expect(drain(&pair.a) == [.opened(id), .writable(id)])
   }
 
+  @Test("takes no more than early data before the answer, whatever its window will be")
+  func tooEarly() throws {
+    var pair = Pair()
+    let id = try pair.a.open(FlowTarget(host: "vm", port: 21))
+    try pair.settle()
+    try pair.z.receive(.data(octets(100)), on: id)
+    #expect(throws: FlowViolation.moreDataThanCredit(id)) { try pair.z.receive(.data(octets(1)), on: id) }
+    pair.z.accept(id)
+    try pair.z.receive(.data(octets(900)), on: id)
+    #expect(throws: FlowViolation.moreDataThanCredit(id)) { try pair.z.receive(.data(octets(1)), on: id) }
+  }
+
   @Test("reports a refusal with its reason and frees the identifier")
   func refusal() throws {
     var pair = Pair(identifiers: 3...3)

@@ -193,7 +193,11 @@ extension SessionDriver: FlowTransport {
   package func transmit(_ frame: FlowFrame, on flow: FlowID) {
     guard !hasEnded else { return }
     if waiting.isEmpty, send(frame, on: flow) { return }
-    precondition(waiting.count < SessionDriver.maximumWaitingFrames)
+    guard waiting.count < SessionDriver.maximumWaitingFrames else {
+      // A peer that opens flows without end and acknowledges nothing. Not from within a turn of the association's own.
+      let bound = NIOLoopBound(self, eventLoop: loop)
+      return loop.execute { bound.value.abort("too many frames wait for the peer") }
+    }
     waiting.append((frame, flow))
   }
 

@@ -15,7 +15,7 @@ package protocol FlowTransport: AnyObject {
 
 /// The flows of one session or tunnel connection and their sockets.
 package final class FlowHub {
-  /// Octets of early data that wait for a service to be dialled are bounded by the flow's window; this bounds a single DATA frame.
+  /// Octets of early data that wait for a service to be dialled are bounded by `FlowLimits.earlyData`; this bounds a single DATA frame.
   package let maximumDataOctets: Int
   /// Called for a flow that the peer opens; answer with `accept` or `refuse`, now or later.
   package var onIncoming: (FlowID, FlowTarget) -> Void

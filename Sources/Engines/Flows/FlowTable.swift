@@ -64,6 +64,7 @@ extension FlowTable {
   package mutating func accept(_ id: FlowID) {
     guard var flow = flows[id], flow.phase == .incoming else { return }  // reset while the owner was dialling
     flow.phase = .established
+    flow.allowance += limits.window - limits.earlyData
     flows[id] = flow
     queue(.opened(window: UInt32(limits.window)), id)
   }
@@ -151,7 +152,8 @@ extension FlowTable {
     guard role == .acceptor else { throw .openFromAcceptor(id) }
     guard flows[id] == nil else { throw .openOfUsedFlow(id) }
     guard flows.count < limits.maximumFlows else { return queue(.refused(.tooManyFlows), id) }
-    flows[id] = Flow(phase: .incoming, credit: Int(window), window: limits.window)
+    // Before the answer only early data may come: nobody takes it off our hands yet.
+    flows[id] = Flow(phase: .incoming, credit: Int(window), window: limits.earlyData)
     events.append(.incoming(id, target))
   }
 
