@@ -161,9 +161,11 @@ private final class Outcome: @unchecked Sendable {
 private struct OutputError: Error, CustomStringConvertible { var description: String }
 
 private func checkWritable(_ path: String, _ option: String) throws {
-  let descriptor = open(path, O_WRONLY | O_CREAT, 0o644)
-  guard descriptor >= 0 else { throw OutputError(description: "\(option) \(path): cannot be written: \(String(cString: strerror(errno)))") }
-  close(descriptor)
+  let folder = URL(fileURLWithPath: path).deletingLastPathComponent().path
+  let target = FileManager.default.fileExists(atPath: path) ? path : folder
+  guard access(target, W_OK) == 0 else {
+    throw OutputError(description: "\(option) \(path): cannot be written: \(String(cString: strerror(errno)))")
+  }
 }
 
 private func write(_ result: HandoverResult, to path: String) throws {
