@@ -91,9 +91,10 @@ let apps: [Target] = [
   .executableTarget(
     name: "longhaul",
     dependencies: [
-      "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "ControlLink", "Authentication", "WANEmulation", "Control",
-      "Vocabulary",
-      argumentParser, logging,
+      "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "ControlLink", "Authentication", "Carriers", "SCTP",
+      "Sockets",
+      "WANEmulation", "Control", "Vocabulary",
+      argumentParser, logging, nioCore, nioPosix,
     ],
     path: "Sources/App/longhaul", exclude: ["README.md"], swiftSettings: strict),
   // Installed in guests: it links its own runtime and the C library, so that it starts in an image that has neither.

@@ -100,7 +100,9 @@ final class Trial {
 
   private func sendBack(_ id: AssociationID) {
     while let (stream, identifier, payload) = waiting.first {
-      guard endpoint.send(payload, stream: stream, protocolIdentifier: identifier, on: id) else { return }
+      guard endpoint.send(payload, stream: stream, protocolIdentifier: identifier, isUnordered: false, endOfWrite: true, on: id) else {
+        return
+      }
       waiting.removeFirst()
     }
   }

@@ -180,3 +180,73 @@ struct PathTests {
     #expect(duo.stateOfA == .established && Self.changes(duo.effectsOfA).filter { $0.1 == .failed }.isEmpty)
   }
 }
+
+@Suite("Addresses on datagrams")
+struct DatagramMobilityTests {
+  @Test("an announced address becomes a path, and a withdrawn one is closed")
+  func announce() {
+    var duo = DatagramDuo.established()
+    let now = duo.network.now
+    duo.z.with(duo.associationOfZ!) { $0.announce(DatagramDuo.z4, at: now) }
+    duo.run(for: .seconds(3.0))
+    #expect(duo.a.routes(of: duo.associationOfA!).map(\.remote.address) == [DatagramDuo.z3, DatagramDuo.z4])
+    #expect(duo.a.association(duo.associationOfA!)?.status(of: CarrierID(2)) == .active)
+    duo.z.with(duo.associationOfZ!) { $0.withdraw(DatagramDuo.z4, at: now) }
+    duo.run(for: .seconds(3.0))
+    #expect(duo.a.routes(of: duo.associationOfA!).map(\.remote.address) == [DatagramDuo.z3])
+  }
+
+  @Test("an ASCONF that is lost goes out again, byte for byte")
+  func lostRequest() {
+    var duo = DatagramDuo.established()
+    let count = Box(0)
+    duo.tamper = { side, packet in
+      guard chunkTypes(packet).contains(0xc1) else { return packet }
+      count.value += 1
+      return count.value < 3 ? nil : packet
+    }
+    let now = duo.network.now
+    duo.z.with(duo.associationOfZ!) { $0.announce(DatagramDuo.z4, at: now) }
+    duo.run(for: .seconds(10.0))
+    #expect(duo.effectsOfZ.contains { if case .announced = $0 { true } else { false } })
+    let requests = duo.trace.filter { chunkTypes($0.packet).contains(0xc1) }.map(\.packet)
+    #expect(requests.count == 3 && requests.allSatisfy { $0 == requests[0] })
+  }
+
+  @Test("a client whose address changes goes on from the new one", arguments: 0..<20)
+  func move(seed: Int) {
+    var duo = DatagramDuo.established(seed: UInt64(seed))
+    for number in 0..<60 {
+      duo.send(.a, message(3_000, UInt8(number)))
+      duo.send(.z, message(3_000, UInt8(number)))
+    }
+    duo.run(for: .milliseconds(Int64(50 + 10 * seed)))
+    duo.dead = [DatagramDuo.a1]
+    duo.faults = Faults(loss: 0.05, duplication: 0.05, reordering: 0.1)
+    duo.a.move(duo.associationOfA!, to: DatagramDuo.route(DatagramDuo.a2, DatagramDuo.z3), at: duo.network.now)
+    let isDone = duo.run(atMost: .seconds(300.0)) {
+      Duo.messages($0.effectsOfZ).count == 60 && Duo.messages($0.effectsOfA).count == 60
+    }
+    duo.run(for: .seconds(20.0))
+    #expect(isDone, "seed \(seed)")
+    #expect(Duo.messages(duo.effectsOfZ).map(\.text) == (0..<60).map { message(3_000, UInt8($0)) })
+    #expect(Duo.messages(duo.effectsOfA).map(\.text) == (0..<60).map { message(3_000, UInt8($0)) })
+    #expect(!Duo.moves(duo.effectsOfA).isEmpty && !Duo.moves(duo.effectsOfZ).isEmpty)
+  }
+
+  @Test("a forged ASCONF changes nothing")
+  func forged() {
+    var duo = DatagramDuo.established()
+    duo.tamper = { _, packet in
+      guard chunkTypes(packet).contains(0xc1) else { return packet }
+      var changed = packet
+      let at = packet.readerIndex + 12 + 8 + 5  // in the code of the AUTH chunk
+      changed.setInteger(packet.getInteger(at: at, as: UInt8.self)! ^ 1, at: at)
+      return rechecksummed(changed)
+    }
+    duo.a.move(duo.associationOfA!, to: DatagramDuo.route(DatagramDuo.a2, DatagramDuo.z3), at: duo.network.now)
+    duo.run(for: .seconds(5.0))
+    #expect(Duo.moves(duo.effectsOfZ).isEmpty)
+    #expect(duo.z.association(duo.associationOfZ!)?.activeCarrier == CarrierID(1))
+  }
+}

@@ -5,11 +5,11 @@ import SCTP
 import Vocabulary
 
 /// SCTP over UDP without flows: one `DatagramEndpoint`, its sockets and its clock, on one event loop. For other stacks, trials and tests.
-package final class SCTPEndpoint {
+package final class SCTPEndpoint: MessageTransport {
   package let loop: any EventLoop
   /// Everything that associations say, but for packets. Called on the loop.
   package var onEvent: (AssociationID, Effect) -> Void = { _, _ in }
-  package var onAccepted: (AssociationID, Endpoint) -> Void = { _, _ in }
+  package var onAccepted: (AssociationID, String) -> Void = { _, _ in }
   /// A handshake that was turned away, or a socket that complains, in words.
   package var onTrouble: (String) -> Void = { _ in }
 
@@ -62,7 +62,7 @@ package final class SCTPEndpoint {
 
   /// False: the send buffer is full; `.sendSpace` will come.
   package func send(
-    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool = false, endOfWrite: Bool = true,
+    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, endOfWrite: Bool,
     on id: AssociationID
   ) -> Bool {
     let isTaken =
@@ -107,7 +107,7 @@ extension SCTPEndpoint {
         unflushed.insert(route.local)
         // Beyond the watermark the engine packs no more DATA until the socket takes it again.
         if !socket.isWritable { engine.writable(false) }
-      case .accepted(let id, let remote): onAccepted(id, remote)
+      case .accepted(let id, let remote): onAccepted(id, "\(remote)")
       case .event(let id, let event): onEvent(id, event)
       case .refused(let remote, let reason): onTrouble("\(remote): \(reason)")
       }

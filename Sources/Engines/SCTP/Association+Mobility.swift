@@ -247,11 +247,19 @@ extension Association {
     case ParameterType.deleteAddress:
       guard peerAddresses.count > 1 || !peerAddresses.contains(address) else { return "the last address cannot be deleted" }
       guard peerAddresses.contains(address) else { return nil }
+      // Its paths go with it; the one that this came on answers until the peer closes it (RFC 5061 section 5.3, F8).
+      for id in sortedCarriers where id != carrier && carriers[id]?.path != nil && carriers[id]?.remote == address {
+        closeCarrier(id, "the peer has withdrawn \(address)", at: now)
+      }
       peerAddresses.removeAll { $0 == address }
       effects.append(.peerWithdrew(address))
     case ParameterType.setPrimary:
       guard peerAddresses.contains(address) else { return "an address that was not added" }
-      switchActive(to: carrier, at: now)
+      if carriers[carrier]?.path == nil {
+        switchActive(to: carrier, at: now)
+      } else if let path = sortedCarriers.first(where: { carriers[$0]?.remote == address && carriers[$0]?.path != nil }) {
+        makePrimary(path)
+      }
     default: return "an unknown parameter"
     }
     return nil
@@ -271,6 +279,16 @@ extension Association {
     epoch += 1
     statistics.moves += 1
     effects.append(.moved(to: carrier))
+  }
+
+  /// On datagrams the other paths stay: the peer says where it would rather have its data (RFC 5061 section 5.1.4).
+  private mutating func makePrimary(_ id: CarrierID) {
+    guard id != activeCarrier else { return }
+    activeCarrier = id
+    timers.withoutCarrier = nil
+    epoch += 1
+    statistics.moves += 1
+    effects.append(.moved(to: id))
   }
 
   /// ASCONF-ACK goes where the ASCONF came from, our SACK state in front of it, so that the peer sees what we hold before it sends again.

@@ -18,6 +18,7 @@ package struct DatagramRoute: Hashable, Sendable, CustomStringConvertible {
 /// One association of a datagram endpoint; a name is never used twice.
 package struct AssociationID: Hashable, Sendable, Comparable, CustomStringConvertible {
   package let value: UInt64
+  package init(value: UInt64) { self.value = value }
   package static func < (a: AssociationID, b: AssociationID) -> Bool { a.value < b.value }
   package var description: String { "\(value)" }
 }
@@ -127,6 +128,15 @@ extension DatagramEndpoint {
     busy.append(id)
   }
 
+  /// Our end has come to another address, or prefers another one: the peer is told (ASCONF Add-IP and Set-Primary), and nothing but that leaves until
+  /// it has answered. Other paths of the association are closed.
+  package mutating func move(_ id: AssociationID, to route: DatagramRoute, at now: Instant) {
+    addPath(route, to: id, at: now)
+    guard let carrier = members[id]?.routes.first(where: { $0.value == route })?.key else { return }
+    members[id]?.association.move(to: carrier, localAddress: route.local, peerAddress: route.remote.address, at: now)
+    busy.append(id)
+  }
+
   /// Whatever an association can be told or asked for: `send`, `shutdown`, `abort`.
   package mutating func with<Result>(_ id: AssociationID, _ body: (inout Association<Code>) -> Result) -> Result? {
     guard let index = members.index(forKey: id) else { return nil }
@@ -196,7 +206,7 @@ extension DatagramEndpoint {
       case .closeCarrier(let carrier, _):
         if let route = members[id]?.routes.removeValue(forKey: carrier) { forget(route, of: id) }
         return .event(id, effect)
-      case .established, .restarted:
+      case .established, .restarted, .peerAnnounced:
         learnTag(of: id)
         openAnnounced(id, at: now)
         return .event(id, effect)

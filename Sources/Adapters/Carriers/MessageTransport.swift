@@ -1,0 +1,20 @@
+import NIOCore
+import SCTP
+
+/// SCTP as messages, whatever carries its packets: what a trial needs of it. All calls and callbacks are on one event loop.
+package protocol MessageTransport: AnyObject {
+  /// Everything that associations say, but for packets.
+  var onEvent: (AssociationID, Effect) -> Void { get set }
+  var onAccepted: (AssociationID, String) -> Void { get set }
+  /// A handshake that was turned away, or a socket that complains, in words.
+  var onTrouble: (String) -> Void { get set }
+
+  func association(_ id: AssociationID) -> SessionAssociation?
+  /// False: the send buffer is full; `.sendSpace` will come.
+  func send(
+    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, endOfWrite: Bool, on id: AssociationID
+  ) -> Bool
+  func shutdown(_ id: AssociationID)
+  func abort(_ id: AssociationID, reason: String)
+  func close()
+}
