@@ -39,11 +39,15 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
   /// Answers to packets that belong to no association wait here until the owner takes them; more are not worth it.
   package static var maximumAnswers: Int { 256 }
 
+  /// What is asked of an association for every packet, kept beside it: an association has a hundred fields, and a look at one of them would copy all.
   private struct Member: Sendable {
-    var association: Association<Code>
-    var routes: [CarrierID: DatagramRoute]
+    /// In the order of the carriers' names.
+    var routes: [(carrier: CarrierID, route: DatagramRoute)]
     var lastCarrier: UInt64 = 1
     var tag: UInt32
+    var peerPort: UInt16
+    /// As of the last time that the association had nothing more to do.
+    var deadline: Instant?
   }
 
   /// An association is looked up by this when a packet's tag says nothing. The UDP port is part of it, since two clients behind one address translator
@@ -60,6 +64,8 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
   private var random: any RandomNumberGenerator & Sendable
   private var listener: Listener<Code>?
   private var members: [AssociationID: Member] = [:]
+  /// The same keys as `members`; changed in place only.
+  private var engines: [AssociationID: Association<Code>] = [:]
   private var byTag: [UInt32: AssociationID] = [:]
   private var byPeer: [Peer: AssociationID] = [:]
   private var lastID: UInt64 = 0
@@ -94,16 +100,17 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
 extension DatagramEndpoint {
   package var associations: [AssociationID] { members.keys.sorted() }
 
+  /// Right once `nextEffect` has given everything out.
   package var deadline: Instant? {
     members.values.reduce(nil as Instant?) { soonest, member in
-      guard let at = member.association.deadline else { return soonest }
+      guard let at = member.deadline else { return soonest }
       return soonest.map { min($0, at) } ?? at
     }
   }
 
-  package func association(_ id: AssociationID) -> Association<Code>? { members[id]?.association }
+  package func association(_ id: AssociationID) -> Association<Code>? { engines[id] }
   package func routes(of id: AssociationID) -> [DatagramRoute] {
-    (members[id]?.routes ?? [:]).sorted { $0.key.value < $1.key.value }.map(\.value)
+    (members[id]?.routes ?? []).map(\.route)
   }
 }
 
@@ -122,9 +129,9 @@ extension DatagramEndpoint {
   package mutating func addPath(_ route: DatagramRoute, to id: AssociationID, at now: Instant) {
     guard let carrier = open(route, of: id) else { return }
     let mtu = mtu
-    members[id]?.association.carrierOpened(
+    engines[id]?.carrierOpened(
       carrier, local: route.local, remote: route.remote.address, kind: .datagram(mtu: mtu), at: now)
-    if let port = members[id]?.association.header.destinationPort { byPeer[Peer(remote: route.remote, port: port)] = id }
+    if let port = members[id]?.peerPort { byPeer[Peer(remote: route.remote, port: port)] = id }
     busy.append(id)
   }
 
@@ -132,21 +139,21 @@ extension DatagramEndpoint {
   /// it has answered. Other paths of the association are closed.
   package mutating func move(_ id: AssociationID, to route: DatagramRoute, at now: Instant) {
     addPath(route, to: id, at: now)
-    guard let carrier = members[id]?.routes.first(where: { $0.value == route })?.key else { return }
-    members[id]?.association.move(to: carrier, localAddress: route.local, peerAddress: route.remote.address, at: now)
+    guard let carrier = members[id]?.routes.first(where: { $0.route == route })?.carrier else { return }
+    engines[id]?.move(to: carrier, localAddress: route.local, peerAddress: route.remote.address, at: now)
     busy.append(id)
   }
 
   /// Whatever an association can be told or asked for: `send`, `shutdown`, `abort`.
   package mutating func with<Result>(_ id: AssociationID, _ body: (inout Association<Code>) -> Result) -> Result? {
-    guard let index = members.index(forKey: id) else { return nil }
+    guard let index = engines.index(forKey: id) else { return nil }
     busy.append(id)
-    return body(&members.values[index].association)  // in place: a copy would be a copy of all its queues
+    return body(&engines.values[index])  // in place: a copy would be a copy of all its queues
   }
 
   package mutating func handleDeadline(at now: Instant) {
-    for id in associations where members[id]?.association.deadline.map({ $0 <= now }) == true {
-      members[id]?.association.handleDeadline(at: now)
+    for id in associations where members[id]?.deadline.map({ $0 <= now }) == true {
+      engines[id]?.handleDeadline(at: now)
       busy.append(id)
     }
   }
@@ -154,8 +161,7 @@ extension DatagramEndpoint {
   /// The socket takes datagrams again, or does not.
   package mutating func writable(_ isWritable: Bool) {
     for id in associations {
-      guard let carriers = members[id]?.routes.keys else { continue }
-      for carrier in carriers { members[id]?.association.carrierWritable(carrier, isWritable) }
+      for (carrier, _) in members[id]?.routes ?? [] { engines[id]?.carrierWritable(carrier, isWritable) }
       if isWritable { busy.append(id) }
     }
   }
@@ -195,16 +201,18 @@ extension DatagramEndpoint {
   package mutating func nextEffect(at now: Instant) -> DatagramEffect? {
     if let answer = answers.popFirst() { return answer }
     while let id = busy.first {
-      guard let effect = members[id]?.association.nextEffect(at: now) else {
+      guard let effect = engines[id]?.nextEffect(at: now) else {
         busy.removeFirst()
-        if members[id]?.association.state == .closed { remove(id) }
+        settle(id)
         continue
       }
       switch effect {
       case .transmit(let packet, let carrier):
-        if let route = members[id]?.routes[carrier] { return .transmit(packet, route) }
+        if let found = members[id]?.routes.first(where: { $0.carrier == carrier }) { return .transmit(packet, found.route) }
       case .closeCarrier(let carrier, _):
-        if let route = members[id]?.routes.removeValue(forKey: carrier) { forget(route, of: id) }
+        if let index = members[id]?.routes.firstIndex(where: { $0.carrier == carrier }), let gone = members[id]?.routes.remove(at: index) {
+          forget(gone.route, of: id)
+        }
         return .event(id, effect)
       case .established, .restarted, .peerAnnounced:
         learnTag(of: id)
@@ -223,7 +231,8 @@ extension DatagramEndpoint {
   private mutating func add(_ association: Association<Code>, _ route: DatagramRoute, peerPort: UInt16) -> AssociationID {
     lastID += 1
     let id = AssociationID(value: lastID)
-    members[id] = Member(association: association, routes: [CarrierID(1): route], tag: association.localVerificationTag)
+    members[id] = Member(routes: [(CarrierID(1), route)], tag: association.localVerificationTag, peerPort: peerPort)
+    engines[id] = association
     byTag[association.localVerificationTag] = id
     byPeer[Peer(remote: route.remote, port: peerPort)] = id
     busy.append(id)
@@ -231,20 +240,22 @@ extension DatagramEndpoint {
   }
 
   private mutating func open(_ route: DatagramRoute, of id: AssociationID) -> CarrierID? {
-    guard let member = members[id], !member.routes.values.contains(route), member.routes.count < configuration.maximumCarriers else {
+    guard let member = members[id], !member.routes.contains(where: { $0.route == route }),
+      member.routes.count < configuration.maximumCarriers
+    else {
       return nil
     }
     let carrier = CarrierID(member.lastCarrier + 1)
     members[id]?.lastCarrier += 1
-    members[id]?.routes[carrier] = route
+    members[id]?.routes.append((carrier, route))
     return carrier
   }
 
   /// The addresses that the peer's INIT or INIT ACK named, behind the UDP port that is known, from the address that we use.
   private mutating func openAnnounced(_ id: AssociationID, at now: Instant) {
-    guard let member = members[id], let first = member.routes.min(by: { $0.key.value < $1.key.value })?.value else { return }
-    for address in member.association.peerAddresses where address.isVersion6 == first.remote.address.isVersion6 {
-      guard !member.routes.values.contains(where: { $0.remote.address == address }) else { continue }
+    guard let member = members[id], let first = member.routes.first?.route else { return }
+    for address in inspect(id, { $0.peerAddresses }) ?? [] where address.isVersion6 == first.remote.address.isVersion6 {
+      guard !member.routes.contains(where: { $0.route.remote.address == address }) else { continue }
       addPath(DatagramRoute(local: first.local, remote: Endpoint(address: address, port: first.remote.port)), to: id, at: now)
     }
   }
@@ -254,47 +265,60 @@ extension DatagramEndpoint {
       packetsDropped += 1
       return
     }
-    members[id]?.association.take(packet, on: carrier, at: now)
+    engines[id]?.take(packet, on: carrier, at: now)
     learnTag(of: id)
-    busy.append(id)
+    if busy.last != id { busy.append(id) }
   }
 
   /// The carrier that a packet came on. Another UDP port of a known address is followed only when the tag is right (RFC 6951 section 5.4), and never by
   /// INIT; an unknown address only to be asked with HEARTBEAT, if the peer has named it or the packet is authenticated.
   private mutating func carrier(for packet: Packet, of id: AssociationID, _ route: DatagramRoute, at now: Instant) -> CarrierID? {
     guard let member = members[id] else { return nil }
-    let known = member.routes.sorted { $0.key.value < $1.key.value }
-    if let same = known.first(where: { $0.value == route }) { return same.key }
+    if let same = member.routes.first(where: { $0.route == route }) { return same.carrier }
     guard packet.header.verificationTag == member.tag else { return nil }
-    if let moved = known.first(where: { $0.value.local == route.local && $0.value.remote.address == route.remote.address }) {
-      forget(moved.value, of: id)
-      members[id]?.routes[moved.key] = route
+    if let index = member.routes.firstIndex(where: { $0.route.local == route.local && $0.route.remote.address == route.remote.address }) {
+      forget(member.routes[index].route, of: id)
+      members[id]?.routes[index].route = route
       byPeer[Peer(remote: route.remote, port: packet.header.sourcePort)] = id
-      return moved.key
+      return member.routes[index].carrier
     }
-    guard member.association.peerAddresses.contains(route.remote.address) || packet.chunks[0].known == .authentication else { return nil }
+    guard packet.chunks[0].known == .authentication || inspect(id, { $0.peerAddresses.contains(route.remote.address) }) == true else {
+      return nil
+    }
     addPath(route, to: id, at: now)
-    return members[id]?.routes.first { $0.value == route }?.key
+    return members[id]?.routes.first { $0.route == route }?.carrier
+  }
+
+  private mutating func inspect<Result>(_ id: AssociationID, _ body: (inout Association<Code>) -> Result) -> Result? {
+    guard let index = engines.index(forKey: id) else { return nil }
+    return body(&engines.values[index])
+  }
+
+  /// An association has nothing more to do for now: its deadline stands, or it is over.
+  private mutating func settle(_ id: AssociationID) {
+    guard let (isClosed, deadline) = inspect(id, { ($0.state == .closed, $0.deadline) }) else { return }
+    if isClosed { remove(id) } else { members[id]?.deadline = deadline }
   }
 
   /// A restart has given the association another tag.
   private mutating func learnTag(of id: AssociationID) {
-    guard let member = members[id], member.tag != member.association.localVerificationTag else { return }
-    byTag[member.tag] = nil
-    members[id]?.tag = member.association.localVerificationTag
-    byTag[member.association.localVerificationTag] = id
+    guard let old = members[id]?.tag, let tag = inspect(id, { $0.localVerificationTag }), tag != old else { return }
+    byTag[old] = nil
+    members[id]?.tag = tag
+    byTag[tag] = id
   }
 
   private mutating func forget(_ route: DatagramRoute, of id: AssociationID) {
-    guard let port = members[id]?.association.header.destinationPort else { return }
+    guard let port = members[id]?.peerPort else { return }
     if byPeer[Peer(remote: route.remote, port: port)] == id { byPeer[Peer(remote: route.remote, port: port)] = nil }
   }
 
   private mutating func remove(_ id: AssociationID) {
     guard let member = members[id] else { return }
-    for route in member.routes.values { forget(route, of: id) }
+    for (_, route) in member.routes { forget(route, of: id) }
     byTag[member.tag] = nil
     members[id] = nil
+    engines[id] = nil
   }
 
   private mutating func listen(_ packet: Packet, _ route: DatagramRoute, at now: Instant) {
