@@ -7,7 +7,7 @@ import Vocabulary
 struct LabCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "lab", abstract: "Builds networks on this machine, with real virtual machines, and runs experiments in them.",
-    subcommands: [Run.self])
+    subcommands: [Run.self, SourceCommand.self])
 
   struct Run: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Runs an experiment.", subcommands: [HandoverCommand.self])
@@ -123,7 +123,7 @@ struct HandoverCommand: AsyncParsableCommand {
     let outcome = Outcome()
     try await runUntilSignalled {
       let result = try await experiment.run()
-      if let jsonFile { try write(result, to: jsonFile) }
+      if let jsonFile { try writeJSON(result, to: jsonFile) }
       print(result.report)
       outcome.finish(isGood: result.faults.isEmpty)
     }
@@ -133,7 +133,7 @@ struct HandoverCommand: AsyncParsableCommand {
 }
 
 /// How the run ended, told across the task that runs it.
-private final class Outcome: @unchecked Sendable {
+final class Outcome: @unchecked Sendable {
   // Written at most once, by the task that `runUntilSignalled` awaits before anybody reads it.
   private var isGood: Bool?
 
@@ -148,7 +148,7 @@ private final class Outcome: @unchecked Sendable {
   }
 }
 
-private func write(_ result: HandoverResult, to path: String) throws {
+func writeJSON(_ result: some Encodable, to path: String) throws {
   let encoder = JSONEncoder()
   encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
   do {

@@ -79,7 +79,7 @@ package final class Download: Sendable {
     }
   }
 
-  private static func wallMicroseconds() -> Int64 {
+  static func wallMicroseconds() -> Int64 {
     var now = timespec()
     clock_gettime(CLOCK_REALTIME, &now)
     return Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1_000
