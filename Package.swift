@@ -105,24 +105,33 @@ let apps: [Target] = [
 ]
 
 let testTargets: [Target] = [
+  .target(name: "TestSupport", path: "Tests/Support", exclude: ["README.md"], swiftSettings: strict),
   tests("ArchitectureTests", []),
   tests("SCTPTests", ["SCTP", "Simulation", "Vocabulary", nioCore]),
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
   tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
   tests("CarrierTests", ["Carriers", "Relay", "Authentication", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
-  tests("SessionTests", ["Agent", "Client", "Vocabulary", nioCore, nioPosix, logging]),
+  tests("SessionTests", ["TestSupport", "Agent", "Client", "Vocabulary", nioCore, nioPosix, logging]),
   tests(
     "AcceleratorTests",
-    ["Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
+    ["TestSupport", "Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
   tests(
     "ControllerTests",
     ["Controller", "ControlLink", "Hypervisors", "Control", "Authentication", "Vocabulary", nioCore, nioPosix, logging]),
   tests(
     "ControlLinkTests",
-    ["ControlLink", "Agent", "Client", "Accelerator", "Authentication", "Control", "Vocabulary", nioCore, nioPosix, nioHTTP1, logging]),
+    [
+      "TestSupport", "ControlLink", "Agent", "Client", "Accelerator", "Authentication", "Control", "Vocabulary", nioCore, nioPosix,
+      nioHTTP1, logging,
+    ]),
   tests(
-    "ProbingTests", ["Probing", "LinuxNetwork", "WANEmulation", "Paths", "Control", "Vocabulary", nioCore, nioPosix, logging]),
+    "ProbingTests",
+    ["TestSupport", "Probing", "LinuxNetwork", "WANEmulation", "Paths", "Control", "Vocabulary", nioCore, nioPosix, logging]),
+  .testTarget(
+    name: "InteroperationTests",
+    dependencies: ["Carriers", "SCTP", "Sockets", "Vocabulary", nioCore, nioPosix],
+    path: "Tests/InteroperationTests", exclude: ["usrsctp-peer.c", "build-peer.sh"], swiftSettings: strict),
   tests("LabTests", ["Lab", "LinuxNetwork", "WANEmulation", "Vocabulary"]),
 ]
 

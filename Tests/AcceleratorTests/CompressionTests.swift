@@ -1,6 +1,7 @@
 import Accelerator
 import Compression
 import NIOCore
+import TestSupport
 import Testing
 import Vocabulary
 

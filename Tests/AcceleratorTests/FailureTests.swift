@@ -3,6 +3,7 @@ import Flows
 import Foundation
 import Glibc
 import Synchronization
+import TestSupport
 import Testing
 import Vocabulary
 

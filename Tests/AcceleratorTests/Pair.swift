@@ -2,6 +2,7 @@ import Accelerator
 import Flows
 import Foundation
 import Logging
+import TestSupport
 import Testing
 import Vocabulary
 

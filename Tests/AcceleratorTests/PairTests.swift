@@ -1,6 +1,7 @@
 import Accelerator
 import Flows
 import Glibc
+import TestSupport
 import Testing
 import Vocabulary
 

@@ -1,5 +1,6 @@
 import Accelerator
 import Glibc
+import TestSupport
 import Testing
 import Vocabulary
 

@@ -1,5 +1,6 @@
 import Accelerator
 import Synchronization
+import TestSupport
 import Testing
 import Vocabulary
 

@@ -5,6 +5,7 @@ import NIOHTTP1
 import NIOPosix
 import Synchronization
 import Vocabulary
+import TestSupport
 
 /// The controller's side of the link as a test wants it: answers what it is told to, keeps what it gets.
 final class ControllerDouble: Sendable {

@@ -4,6 +4,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Vocabulary
+import TestSupport
 
 /// A node with a link, on an event loop of its own choice.
 final class Node: Sendable {

@@ -5,6 +5,7 @@ import Client
 import Control
 import Foundation
 import Logging
+import TestSupport
 import Testing
 import Vocabulary
 

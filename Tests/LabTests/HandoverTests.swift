@@ -84,7 +84,10 @@ struct HandoverTests {
   func interrupted() async throws {
     let task = Task { try await run { $0.size = .mebibytes(4) } }
     // Wherever it is by then, it must clean up: the namespaces are there at once, the guest some seconds later.
-    while Namespace.all(prefix: RunFolder.namespacePrefix).isEmpty { try await Task.sleep(for: .milliseconds(20)) }
+    let deadline = ContinuousClock.now + .seconds(20)
+    while Namespace.all(prefix: RunFolder.namespacePrefix).isEmpty, ContinuousClock.now < deadline {
+      try await Task.sleep(for: .milliseconds(20))
+    }
     task.cancel()
     await #expect(throws: (any Error).self) { try await task.value }
     #expect(Namespace.all(prefix: RunFolder.namespacePrefix).isEmpty)

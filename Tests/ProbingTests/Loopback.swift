@@ -4,6 +4,7 @@ import NIOCore
 import NIOPosix
 import Probing
 import Vocabulary
+import TestSupport
 
 let loopback = Endpoint("127.0.0.1:0")!
 

@@ -14,6 +14,10 @@ struct TestAuthenticator: Authenticator {
     var generator = SeededGenerator(seed: state)
     return (0..<4).flatMap { _ in withUnsafeBytes(of: generator.next()) { Array($0) } }
   }
+
+  func legacyAuthenticationCode(key: [UInt8], _ parts: [ByteBuffer]) -> [UInt8] {
+    Array(authenticationCode(key: key + [1], parts).prefix(20))
+  }
 }
 
 typealias TestAssociation = Association<TestAuthenticator>

@@ -3,6 +3,7 @@ import Client
 import Foundation
 import Logging
 import Synchronization
+import TestSupport
 import Testing
 import Vocabulary
 
@@ -191,6 +192,34 @@ struct SessionTests {
       #expect(got == down)
       #expect(try await serving == up)
       #expect(road.wire.accepted >= 6)
+    }
+  }
+
+  @Test("a static forward carries what the application says first, too", arguments: [1, 100_000])
+  func forwardUp(count: Int) async throws {
+    let (service, port) = try Socket.listen()
+    let forward = try Socket.freePort()
+    try await Road.with(forwards: ["127.0.0.1:\(forward)=vm:\(port)"]) { road in
+      let application = try Socket.connect(forward)
+      let up = pattern(count, seed: 3)
+      async let writing: Void = onThread {
+        try application.write(up); application.endOutput()
+      }
+      let peer = try await onThread { try service.accept() }
+      #expect(try await onThread { try peer.readToEnd() } == up)
+      try await writing
+    }
+  }
+
+  @Test("a loopback address means the only machine, as FTP's answer to PASV wants it", arguments: ["127.0.0.1", "localhost"])
+  func loopback(host: String) async throws {
+    try await Road.with { road in
+      let (service, port) = try Socket.listen()
+      let application = try Socket.connect(road.socks)
+      #expect(try application.socks(to: host, port) == 0)
+      let peer = try await onThread { try service.accept() }
+      try peer.write([7])
+      #expect(try await onThread { try application.read(exactly: 1) } == [7])
     }
   }
 

@@ -1,5 +1,6 @@
 import Glibc
 import Synchronization
+import TestSupport
 
 /// A TCP relay between client and agent whose connections a test can cut, as a network that forgets them does: each side sees a RST, and what
 /// was under way is lost. New connections go through, unless the wire is down.

@@ -15,6 +15,9 @@ package final class SessionAcceptor {
   /// Memory for carriers that say nothing: 4,096 x about 4 KB.
   package static let maximumStrangers = 4_096
 
+  /// Clients of one machine: 16,384 x 32 KiB idle are 512 MiB.
+  package static let maximumSessions = 16_384
+
   package let loop: any EventLoop
   private var listener: SessionListener
   private let limits: FlowLimits
@@ -76,6 +79,10 @@ package final class SessionAcceptor {
       carrier.flush()
     case .accept(let association):
       let tag = association.localVerificationTag
+      guard sessions.count < SessionAcceptor.maximumSessions else {
+        logger.warning("session refused: \(SessionAcceptor.maximumSessions) are open", metadata: ["remote": "\(stranger.remote)"])
+        return carrier.close("too many sessions")
+      }
       guard sessions[tag] == nil else { return carrier.close("a session has this verification tag already") }
       forget(carrier.id)
       let session = SessionDriver(
@@ -86,7 +93,10 @@ package final class SessionAcceptor {
     case .existing(let tag):
       guard let session = sessions[tag] else {
         logger.info("carrier refused: its session is unknown here", metadata: ["remote": "\(stranger.remote)"])
-        return carrier.close("unknown session")
+        if let answer = OutOfTheBlue.answer(to: packet, reason: "the agent does not know this session: it was started again") {
+          carrier.write(answer)
+        }
+        return carrier.closeAfterFlush("unknown session")
       }
       forget(carrier.id)
       session.open(carrier, local: stranger.local, remote: stranger.remote)

@@ -270,6 +270,7 @@ extension SessionDriver {
     case .announcementRefused(let address, let reason): onEvent(.announcementRefused(address, reason))
     case .carrierSilent(let id): onEvent(.carrierSilent(id))
     case .roundTrip(let id, let span): onEvent(.roundTrip(id, span))
+    case .pathChanged, .restarted, .peerReported: break  // of datagram carriers, which a session does not use yet
     case .closed: end(nil)
     case .failed(let error): end("\(error)")
     }

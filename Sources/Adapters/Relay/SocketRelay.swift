@@ -142,6 +142,12 @@ extension SocketRelay {
 
   package func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
 
+  /// A relay may be joined while its channel is being set up; a read that was asked for then came to nothing.
+  package func channelActive(context: ChannelHandlerContext) {
+    if isReading { context.read() }
+    context.fireChannelActive()
+  }
+
   package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     guard let hub, !isAborted else { return }
     var bytes = unwrapInboundIn(data)

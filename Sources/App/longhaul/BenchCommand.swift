@@ -78,6 +78,7 @@ struct HandoverBenchCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    if let jsonFile { try checkWritable(jsonFile, "--json") }
     let bench = HandoverBench(settings, isQuiet: quiet)
     let jsonFile = self.jsonFile
     let outcome = Outcome()

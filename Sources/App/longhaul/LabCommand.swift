@@ -118,13 +118,22 @@ struct HandoverCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
+    // Before minutes go by: what is to be written must be writable.
+    if let jsonFile { try checkWritable(jsonFile, "--json") }
+    if let logs {
+      do {
+        try FileManager.default.createDirectory(atPath: logs, withIntermediateDirectories: true)
+      } catch {
+        throw OutputError(description: "--logs \(logs): cannot be made: \(error.localizedDescription)")
+      }
+    }
     let experiment = HandoverExperiment(try settings, isQuiet: quiet)
     let jsonFile = self.jsonFile
     let outcome = Outcome()
     try await runUntilSignalled {
       let result = try await experiment.run()
-      if let jsonFile { try writeJSON(result, to: jsonFile) }
       print(result.report)
+      if let jsonFile { try writeJSON(result, to: jsonFile) }
       outcome.finish(isGood: result.faults.isEmpty)
     }
     // Stopped by a signal: everything has been taken down, and nothing was shown.
@@ -148,12 +157,21 @@ final class Outcome: @unchecked Sendable {
   }
 }
 
+/// A whole line for a person; not the user's wording of the command, so no usage follows.
+private struct OutputError: Error, CustomStringConvertible { var description: String }
+
+func checkWritable(_ path: String, _ option: String) throws {
+  let descriptor = open(path, O_WRONLY | O_CREAT, 0o644)
+  guard descriptor >= 0 else { throw OutputError(description: "\(option) \(path): cannot be written: \(String(cString: strerror(errno)))") }
+  close(descriptor)
+}
+
 func writeJSON(_ result: some Encodable, to path: String) throws {
   let encoder = JSONEncoder()
   encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
   do {
     try encoder.encode(result).write(to: URL(fileURLWithPath: path), options: .atomic)
   } catch {
-    throw ValidationError("--json \(path): cannot be written: \(error.localizedDescription)")
+    throw OutputError(description: "--json \(path): cannot be written: \(error.localizedDescription)")
   }
 }

@@ -69,6 +69,14 @@ package struct MachineTracker: Sendable {
     return running.count == 1 ? running.first : nil
   }
 
+  package var isInHandover: Bool { current.map { !$0.isOver } ?? false }
+
+  /// Where its agent answers and the epoch that holds there, while no handover is going on; nil also while nobody knows where the machine runs.
+  package var standing: (place: MachinePlace, epoch: UInt64)? {
+    guard !isInHandover, let home, let place = places.first(where: { $0.site == home }) else { return nil }
+    return (place, lastEpoch)
+  }
+
   /// What its hypervisor at `site` says of the guest, in QEMU's words; nil without a connection.
   package func guestText(at site: SiteID) -> String? { views[site]?.isConnected == true ? views[site]?.guest?.text ?? "unknown" : nil }
 

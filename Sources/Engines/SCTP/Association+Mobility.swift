@@ -23,14 +23,16 @@ struct OutstandingRequest: Sendable {
 extension Association {
   /// Tells the peer of an address that will answer later (ASCONF Add-IP). `.announced` follows, or `.announcementRefused`.
   package mutating func announce(_ address: IPAddress, at now: Instant) {
-    guard state == .established, !localAddresses.contains(address), requests.count < configuration.maximumQueuedRequests else { return }
+    guard state == .established, usesReconfiguration, !localAddresses.contains(address),
+      requests.count < configuration.maximumQueuedRequests
+    else { return }
     localAddresses.append(address)
     requests.append(.announce(address))
   }
 
   /// Takes an address back (ASCONF Delete-IP). The last one stays, and so does the one in use (RFC 5061 section 5.3, F5 to F8).
   package mutating func withdraw(_ address: IPAddress, at now: Instant) {
-    guard state == .established, localAddresses.count > 1, localAddresses.contains(address),
+    guard state == .established, usesReconfiguration, localAddresses.count > 1, localAddresses.contains(address),
       requests.count < configuration.maximumQueuedRequests
     else { return }
     localAddresses.removeAll { $0 == address }
@@ -69,7 +71,7 @@ extension Association {
     requests.append(.move(carrier, local: localAddress))
     beginNextRequest()
     parkedCarrier = carrier
-    if let packet = requestPacket(on: carrier, withSACK: true) { effects.append(packet) }
+    if let packet = requestPacket(on: carrier, withSACK: true, at: now) { effects.append(packet) }
     sackIsDue = sackIsDue || packetsSinceSACK > 0
     return true
   }
@@ -131,13 +133,14 @@ extension Association {
   }
 
   /// ASCONF, and behind it our SACK state if this is a move: the peer sees at once what we hold.
-  mutating func requestPacket(on carrier: CarrierID, withSACK: Bool = false) -> Effect? {
+  mutating func requestPacket(on carrier: CarrierID, withSACK: Bool = false, at now: Instant) -> Effect? {
     guard let request = outstanding else { return nil }
     outstanding?.mustSend = false
     var builder = PacketBuilder(header)
-    builder.appendAuthentication()
+    builder.appendAuthentication(algorithm ?? .sha256)
     builder.append(.asconf) { $0.writeImmutableBuffer(request.chunk) }
-    if awaitsMoveAck || withSACK { appendSACK(to: &builder) }
+    if awaitsMoveAck || withSACK { appendSACK(to: &builder, within: packetLimit(of: carrier)) }
+    if let path = carriers[carrier]?.path { timers.request = now + path.rto }  // T4-rto (RFC 5061 section 5.1)
     return .transmit(finish(builder), on: carrier)
   }
 
@@ -161,6 +164,7 @@ extension Association {
       return
     }
     outstanding = nil
+    timers.request = nil
     let refusal = parameters.first { $0.type == ParameterType.errorCause }.map { parameter -> String in
       var cause = parameter.value
       cause.moveReaderIndex(forwardBy: min(4, cause.readableBytes))
@@ -272,13 +276,13 @@ extension Association {
   /// ASCONF-ACK goes where the ASCONF came from, our SACK state in front of it, so that the peer sees what we hold before it sends again.
   mutating func ackPacket(_ chunk: ByteBuffer, on carrier: CarrierID) -> Effect? {
     var builder = PacketBuilder(header)
-    builder.appendAuthentication()
-    if carrier == activeCarrier { appendSACK(to: &builder) }
+    builder.appendAuthentication(algorithm ?? .sha256)
+    if carrier == activeCarrier { appendSACK(to: &builder, within: packetLimit(of: carrier)) }
     builder.append(.asconfAck) { $0.writeImmutableBuffer(chunk) }
     return .transmit(finish(builder), on: carrier)
   }
 }
 
 extension IPAddress {
-  fileprivate var isWildcard: Bool { self == .v4(0) || self == .v6(high: 0, low: 0) }
+  var isWildcard: Bool { self == .v4(0) || self == .v6(high: 0, low: 0) }
 }

@@ -4,16 +4,24 @@ import Vocabulary
 extension Association {
   /// A packet has come on a carrier. Whatever is wrong with it, it costs at most its own carrier.
   package mutating func receive(_ bytes: ByteBuffer, on carrier: CarrierID, at now: Instant) {
+    let packet: Packet
+    do throws(PacketError) { packet = try Packet(bytes) } catch {
+      statistics.packetsDropped += 1
+      guard state != .closed, carriers[carrier] != nil else { return }
+      if hasDatagramCarrier, carriers[carrier]?.path != nil { return }  // it is lost, as others are
+      // On TCP a damaged packet means that the framing itself is lost.
+      return closeCarrier(carrier, "damaged packet: \(error)", at: now)
+    }
+    take(packet, on: carrier, at: now)
+  }
+
+  mutating func take(_ packet: Packet, on carrier: CarrierID, at now: Instant) {
     guard state != .closed, carriers[carrier] != nil else {  // fenced carriers are unknown ones
       statistics.packetsDropped += 1
       return
     }
-    let packet: Packet
-    do throws(PacketError) { packet = try Packet(bytes) } catch {
-      statistics.packetsDropped += 1
-      // On TCP a damaged packet means that the framing itself is lost.
-      return closeCarrier(carrier, "damaged packet: \(error)", at: now)
-    }
+    if hasDatagramCarrier { allowBurst(on: carrier) }
+    if carriers[carrier]?.path != nil, meetsHandshake(packet, on: carrier, at: now) { return }
     guard packet.header.verificationTag == localVerificationTag || isReflectedEnd(packet) else {
       statistics.packetsDropped += 1
       return
@@ -21,7 +29,7 @@ extension Association {
     statistics.packetsReceived += 1
     let first = packet.chunks[0]
     guard first.known == .authentication else { return process(packet, from: 0, on: carrier, isAuthenticated: false, at: now) }
-    guard !key.isEmpty, Authentication.verifies(first, in: packet, key: key, by: authenticator) else {
+    guard !key.isEmpty, Authentication.verifies(first, in: packet, key: key, configuration.features.algorithms, by: authenticator) else {
       statistics.packetsDropped += 1
       return
     }
@@ -41,7 +49,7 @@ extension Association {
     if isAuthenticated, carrier == parkedCarrier, answersRequest(packet) { takeParked(at: now) }
     chunks: for chunk in packet.chunks.dropFirst(index) {
       // Only an authenticated ASCONF makes a carrier the active one; until then it may carry nothing else (facts of RFC 5061 section 5.4, F1).
-      guard carrier == activeCarrier || chunk.known == .asconf else {
+      guard carrier == activeCarrier || chunk.known == .asconf || carriers[carrier]?.path != nil else {
         statistics.packetsDropped += 1
         break chunks
       }
@@ -49,8 +57,9 @@ extension Association {
       switch chunk.known {
       case .data:
         guard state == .established || state == .shutdownPending || state == .shutdownSent else { continue }
-        guard let data = readData(chunk) else { return violate("malformed DATA") }
+        guard let data = readData(chunk) else { return refuseData(chunk) }
         hasData = true
+        lastDataCarrier = carrier
         if data.flags & DataFlags.immediate != 0 { wantsSACKNow = true }
         receive(data)
       case .sack: receiveSACK(chunk, at: now)
@@ -58,7 +67,7 @@ extension Association {
       case .cookieAck: receiveCookieAck(at: now)
       case .cookieEcho:
         // Case D of RFC 9260 section 5.2.4: our COOKIE ACK was lost with something, say it again.
-        if isAuthenticated { controlDue.insert(.cookieAck) }
+        if isAuthenticated || !usesAuthentication { controlDue.insert(.cookieAck) }
       case .heartbeat:
         if heartbeatAcks.count < 8 { heartbeatAcks.append((chunk.value, carrier)) }
       case .heartbeatAck: receiveHeartbeatAck(chunk, on: carrier, at: now)
@@ -75,17 +84,20 @@ extension Association {
         }
         receiveASCONFAck(chunk, on: carrier, at: now)
       case .abort:
+        // The peer has forgotten the association already, its SHUTDOWN COMPLETE was lost: both sides had acknowledged everything.
+        if state == .shutdownAckSent, chunk.flags & 1 == 1 { return close() }
         var value = chunk.value
         return fail(.peerAborted(value.readCause()))
-      case .error: receiveError(chunk)
+      case .error: receiveError(chunk, at: now)
       case .shutdown: receiveShutdown(chunk, at: now)
-      case .shutdownAck: receiveShutdownAck(on: carrier)
+      case .shutdownAck: receiveShutdownAck(on: carrier, tag: packet.header.verificationTag)
       case .shutdownComplete:
         guard state == .shutdownAckSent else { continue }
         close()
       case .initiation, .authentication: continue
       case nil:
         // The upper bits of an unknown type say whether the rest of the packet is looked at (RFC 9260 section 3.2).
+        if chunk.type & 0x40 != 0 { report(unrecognized: chunk, on: carrier) }
         if chunk.type & 0x80 == 0 { break chunks }
       }
       if state == .closed { return }
@@ -99,9 +111,9 @@ extension Association {
 
   mutating func violate(_ what: String) {
     if let carrier = activeCarrier {
-      var builder = PacketBuilder(header)
+      var builder = startPacket()
       builder.append(.abort) { $0.writeAbortCause(what) }
-      transmit(builder.finish(), on: carrier)
+      transmit(finish(builder), on: carrier)
     }
     fail(.protocolViolation(what))
   }
@@ -115,9 +127,11 @@ extension Association {
   private mutating func finishPacket(_ hasData: Bool, _ wantsSACKNow: Bool, at now: Instant) {
     guard hasData else { return }
     packetsSinceSACK += 1
-    if wantsSACKNow || packetsSinceSACK >= 2 || !beyondGap.isEmpty || !duplicates.isEmpty || state == .shutdownSent {
+    if wantsSACKNow || packetsSinceSACK >= 2 || inbound.hasGap || !duplicates.isEmpty || state == .shutdownSent {
       sackIsDue = true
       timers.sack = nil
+      // DATA that crossed our SHUTDOWN: it is said again with the SACK (RFC 9260 section 9.2).
+      if state == .shutdownSent, hasDatagramCarrier { controlDue.insert(.shutdown) }
     } else if timers.sack == nil {
       timers.sack = now + configuration.sackDelay
     }
@@ -136,139 +150,55 @@ extension Association {
   }
 
   private mutating func receive(_ chunk: InboundChunk) {
-    let distance = chunk.tsn.distance(from: cumulativeTSN)
-    if distance <= 0 { return noteDuplicate(chunk.tsn) }
-    if distance == 1 {
-      cumulativeTSN = chunk.tsn
-      deliver(chunk)
-      while state != .closed, let next = beyondGap.first, next.tsn == cumulativeTSN.next {
-        beyondGap.removeFirst()
-        octetsBeyondGap -= next.payload.readableBytes
-        cumulativeTSN = next.tsn
-        deliver(next)
-      }
-      return
+    switch inbound.receive(chunk) {
+    case .accepted:
+      while let message = inbound.ready.popFirst() { hand(message) }
+    case .duplicate:
+      statistics.duplicatesReceived += 1
+      if duplicates.count < 64 { duplicates.append(chunk.tsn) }
+    case .dropped: sackIsDue = true
+    case .violation(let what): violate(what)
     }
-    // Above a gap: kept while there is window; else dropped, and the sender sends it again.
-    let index = beyondGap.partitioningIndex { $0.tsn.distance(from: chunk.tsn) >= 0 }
-    if index < beyondGap.count, beyondGap[index].tsn == chunk.tsn { return noteDuplicate(chunk.tsn) }
-    guard octetsBeyondGap + chunk.payload.readableBytes <= configuration.receiveWindow.octets, distance <= 65_535 else { return }
-    octetsBeyondGap += chunk.payload.readableBytes
-    beyondGap.insert(chunk, at: index)
   }
 
-  private mutating func noteDuplicate(_ tsn: TSN) {
-    statistics.duplicatesReceived += 1
-    if duplicates.count < 64 { duplicates.append(tsn) }
-  }
-
-  /// In the order of TSNs, which is the order of SSNs in every stream. Fragments of one message have consecutive TSNs.
-  private mutating func deliver(_ chunk: InboundChunk) {
-    let begins = chunk.flags & DataFlags.beginning != 0
-    let ends = chunk.flags & DataFlags.end != 0
-    guard begins == (partial == nil) else { return violate("fragments of two messages are mixed") }
-    if begins, ends { return hand(chunk.payload, chunk.stream, chunk.protocolIdentifier) }
-    if begins {
-      partial = Partial(stream: chunk.stream, protocolIdentifier: chunk.protocolIdentifier, payload: chunk.payload)
-      return
-    }
-    guard var whole = partial, whole.stream == chunk.stream else { return violate("fragments of two streams are mixed") }
-    guard whole.payload.readableBytes + chunk.payload.readableBytes <= configuration.receiveWindow.octets else {
-      return violate("a message beyond the window")
-    }
-    partial = nil
-    whole.payload.writeImmutableBuffer(chunk.payload)
-    if ends { hand(whole.payload, whole.stream, whole.protocolIdentifier) } else { partial = whole }
-  }
-
-  private mutating func hand(_ payload: ByteBuffer, _ stream: StreamID, _ identifier: UInt32) {
+  private mutating func hand(_ message: InboundMessage) {
     statistics.messagesDelivered += 1
-    statistics.octetsDelivered += payload.readableBytes
-    effects.append(.deliver(stream: stream, protocolIdentifier: identifier, payload: payload))
+    statistics.octetsDelivered += message.payload.readableBytes
+    effects.append(.deliver(stream: message.stream, protocolIdentifier: message.protocolIdentifier, payload: message.payload))
   }
 
-  /// What is delivered is gone from here: the flows above have their own credit, so the window only shrinks for gaps and for a message in pieces.
-  private var window: Int { max(0, configuration.receiveWindow.octets - octetsBeyondGap - (partial?.payload.readableBytes ?? 0)) }
-
-  mutating func appendSACK(to builder: inout PacketBuilder) {
+  mutating func appendSACK(to builder: inout PacketBuilder, within limit: Int? = nil) {
+    let limit = limit ?? configuration.maximumPacketSize
     sackIsDue = false
     packetsSinceSACK = 0
     timers.sack = nil
     statistics.sacksSent += 1
-    let blocks = gapBlocks()
-    let (tsn, window, doubles) = (cumulativeTSN, self.window, duplicates)
+    let doubles = duplicates
     duplicates.removeAll(keepingCapacity: true)
+    // As offsets from the cumulative TSN, as many as fit into the packet (RFC 9260 section 3.3.4).
+    let room = max(0, (limit - builder.length - 16 - 4 * doubles.count) / 4)
+    let blocks = inbound.ranges.prefix(room)
+    let inbound = inbound
     builder.append(.sack) { bytes in
-      bytes.writeInteger(tsn.value)
-      bytes.writeInteger(UInt32(clamping: window))
+      bytes.writeInteger(inbound.cumulativeTSN.value)
+      bytes.writeInteger(UInt32(clamping: inbound.window))
       bytes.writeInteger(UInt16(blocks.count))
       bytes.writeInteger(UInt16(doubles.count))
       for block in blocks {
-        bytes.writeInteger(UInt16(block.lowerBound))
-        bytes.writeInteger(UInt16(block.upperBound))
+        bytes.writeInteger(UInt16(block.first.distance(from: inbound.cumulativeTSN)))
+        bytes.writeInteger(UInt16(block.last.distance(from: inbound.cumulativeTSN)))
       }
       for tsn in doubles { bytes.writeInteger(tsn.value) }
     }
   }
 
-  /// As offsets from the cumulative TSN, at most as many as fit comfortably into one packet.
-  private func gapBlocks() -> [ClosedRange<Int>] {
-    var blocks: [ClosedRange<Int>] = []
-    for chunk in beyondGap {
-      let offset = chunk.tsn.distance(from: cumulativeTSN)
-      if let last = blocks.last, last.upperBound + 1 == offset {
-        blocks[blocks.count - 1] = last.lowerBound...offset
-      } else if blocks.count < 1_024 {
-        blocks.append(offset...offset)
-      } else {
-        break
-      }
-    }
-    return blocks
-  }
-
-  // MARK: Handshake, the active side
-
-  private mutating func receiveInitiationAck(_ chunk: Chunk, at now: Instant) {
-    guard state == .cookieWait else { return }
-    guard let peer = Initiation(chunk.value), peer.tag != 0, let cookie = peer.cookie else { return violate("malformed INIT ACK") }
-    guard peer.offersAuthentication else { return fail(.peerLacksExtension("AUTH with HMAC-SHA-256")) }
-    guard peer.offersASCONF else { return fail(.peerLacksExtension("ASCONF")) }
-    header.verificationTag = peer.tag
-    peerWindow = Int(peer.receiveWindow)
-    cumulativeTSN = peer.initialTSN.previous
-    nextSerialToReceive = ASCONFSerial(peer.initialTSN.value)
-    for address in peer.addresses where !peerAddresses.contains(address) { peerAddresses.append(address) }
-    key = Authentication.associationKey(endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom), peer.keyVector)
-    self.cookie = cookie
-    state = .cookieEchoed
-    handshakeTries = 0
-    controlDue.insert(.cookieEcho)
-    timers.handshake = now + configuration.handshakeTimeout
-  }
-
-  private mutating func receiveCookieAck(at now: Instant) {
-    guard state == .cookieEchoed else { return }
-    state = .established
-    cookie = nil
-    timers.handshake = nil
-    timers.heartbeat = now + configuration.heartbeatInterval
-    effects.append(.established)
-  }
-
-  private mutating func receiveError(_ chunk: Chunk) {
-    var value = chunk.value
-    let reason = value.readCause()
-    if state == .cookieEchoed { fail(.peerAborted(reason)) }
-  }
-
   // MARK: HEARTBEAT
 
   private mutating func receiveHeartbeatAck(_ chunk: Chunk, on carrier: CarrierID, at now: Instant) {
-    guard let list = Parameter.list(in: chunk.value), var info = list.first?.value, let nonce = info.readInteger(as: UInt64.self),
-      let heartbeat,
-      heartbeat.nonce == nonce
+    guard let list = Parameter.list(in: chunk.value), var info = list.first?.value, let nonce = info.readInteger(as: UInt64.self)
     else { return }
+    if hasDatagramCarrier { receivePathHeartbeatAck(nonce, at: now) }
+    guard let heartbeat, heartbeat.nonce == nonce else { return }
     self.heartbeat = nil
     effects.append(.roundTrip(carrier, now - heartbeat.sentAt))
   }
@@ -278,27 +208,36 @@ extension Association {
   private mutating func receiveShutdown(_ chunk: Chunk, at now: Instant) {
     var value = chunk.value
     guard let ack = value.readInteger(as: UInt32.self) else { return violate("malformed SHUTDOWN") }
-    acknowledge(through: TSN(ack))
+    acknowledge(through: TSN(ack), at: now)
     switch state {
     case .established, .shutdownPending:
       state = .shutdownReceived
       advanceShutdown(at: now)
+    case .shutdownReceived: advanceShutdown(at: now)  // its cumulative TSN may have been the SACK that was lost
     case .shutdownSent:
       state = .shutdownAckSent
       controlDue.insert(.shutdownAck)
+    case .shutdownAckSent: if isOnDatagrams { controlDue.insert(.shutdownAck) }
     default: return
     }
   }
 
-  private mutating func receiveShutdownAck(on carrier: CarrierID) {
+  private mutating func receiveShutdownAck(on carrier: CarrierID, tag: UInt32) {
+    if state == .cookieWait || state == .cookieEchoed {
+      // The peer ends an association of before: it is told with its own tag that this is over (RFC 9260 section 8.5.1, E).
+      var builder = PacketBuilder(
+        PacketHeader(sourcePort: header.sourcePort, destinationPort: header.destinationPort, verificationTag: tag))
+      builder.append(.shutdownComplete, flags: 1)
+      return transmit(builder.finish(), on: carrier)
+    }
     guard state == .shutdownSent || state == .shutdownAckSent else { return }
-    var builder = PacketBuilder(header)
+    var builder = startPacket()
     builder.append(.shutdownComplete)
-    transmit(builder.finish(), on: carrier)
+    transmit(finish(builder), on: carrier)
     close()
   }
 
-  private mutating func close() {
+  mutating func close() {
     state = .closed
     effects.append(.closed)
   }
@@ -315,15 +254,20 @@ extension Association {
     } else {
       return
     }
-    timers.shutdown = now + configuration.shutdownTimeout
+    timers.shutdown = now + shutdownInterval
   }
+
+  /// T2: the RTO of the path, or what a reliable carrier is given.
+  private var shutdownInterval: TimeSpan { activeCarrier.flatMap { carriers[$0]?.path?.rto } ?? configuration.shutdownTimeout }
 
   mutating func retryShutdown(at now: Instant) {
     shutdownTries += 1
-    guard shutdownTries <= configuration.shutdownRetries else { return fail(.shutdownTimedOut) }
+    let limit = isOnDatagrams ? configuration.paths.associationRetransmissions : configuration.shutdownRetries
+    guard shutdownTries <= limit else { return fail(.shutdownTimedOut) }
+    if let active = activeCarrier { backOff(active) }
     if state == .shutdownSent { controlDue.insert(.shutdown) }
     if state == .shutdownAckSent { controlDue.insert(.shutdownAck) }
-    timers.shutdown = now + configuration.shutdownTimeout
+    timers.shutdown = now + shutdownInterval
   }
 }
 

@@ -5,7 +5,9 @@ extension Association {
   /// Takes a user message. False: the send buffer is full, and `.sendSpace` will come.
   ///
   /// - Parameter endOfWrite: nothing follows for now, so the peer should acknowledge at once (the I bit, RFC 9260 section 3.3.1).
-  package mutating func send(_ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, endOfWrite: Bool) -> Bool {
+  package mutating func send(
+    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool = false, endOfWrite: Bool
+  ) -> Bool {
     precondition(payload.readableBytes > 0, "a user message has at least one octet")
     guard sendSpace > 0 else {
       sendWasRefused = true
@@ -13,35 +15,49 @@ extension Association {
     }
     var rest = payload
     let sequence = sequenceNumbers[stream.value, default: 0]
-    sequenceNumbers[stream.value] = sequence &+ 1
+    if !isUnordered { sequenceNumbers[stream.value] = sequence &+ 1 }  // an unordered message has none (RFC 9260 section 6.6)
     octetsQueued += payload.readableBytes
     statistics.messagesSent += 1
+    let kind = isUnordered ? DataFlags.unordered : 0
     var flags = DataFlags.beginning
+    let largestFragment = largestFragment
     while let part = rest.readSlice(length: min(rest.readableBytes, largestFragment)), part.readableBytes > 0 {
       if rest.readableBytes == 0 { flags |= DataFlags.end | (endOfWrite ? DataFlags.immediate : 0) }
       pending.append(
-        OutboundChunk(stream: stream, sequence: SSN(sequence), protocolIdentifier: protocolIdentifier, flags: flags, payload: part))
+        OutboundChunk(stream: stream, sequence: SSN(sequence), protocolIdentifier: protocolIdentifier, flags: flags | kind, payload: part))
       flags = 0
     }
     return true
   }
 
-  /// Common header 12, chunk header 16, and room for a SACK without gap blocks (16).
-  private var largestFragment: Int { configuration.maximumPacketSize - 12 - 16 - 16 }
+  /// Common header 12, chunk header 16, and on reliable carriers room for a SACK without gap blocks (16). AUTH where every packet has it.
+  private var largestFragment: Int {
+    let rest = hasDatagramCarrier ? (authenticatesAll ? algorithm?.chunkLength ?? 0 : 0) : 16
+    return (fragmentLimit & ~3) - 12 - 16 - rest
+  }
 
   /// Packs what is lost first, then what is new, as far as the packet and the peer's window go.
-  mutating func appendData(to builder: inout PacketBuilder, at now: Instant) {
+  mutating func appendData(to builder: inout PacketBuilder, on carrier: CarrierID, at now: Instant) {
     guard lostCount > 0 || (!pending.isEmpty && mayStartNew) else { return }
+    let limit = dataPacketLimit(of: carrier)
     // A SACK rides along with DATA whenever something has come since the last one.
-    if packetsSinceSACK > 0, !sackIsDue, builder.length + 16 <= configuration.maximumPacketSize { appendSACK(to: &builder) }
-    if lostCount > 0 { appendLost(to: &builder) }
-    while lostCount == 0, mayStartNew, let chunk = pending.first, fits(chunk, in: builder) {
+    if packetsSinceSACK > 0, !sackIsDue, builder.length + 16 <= limit { appendSACK(to: &builder, within: limit) }
+    if lostCount > 0 { appendLost(to: &builder, on: carrier, within: limit, at: now) }
+    if lostCount == 0 { appendNew(to: &builder, on: carrier, within: limit, at: now) }
+  }
+
+  private mutating func appendNew(to builder: inout PacketBuilder, on carrier: CarrierID, within limit: Int, at now: Instant) {
+    while mayStartNew, let chunk = pending.first, fits(chunk, in: builder, within: limit) {
       pending.removeFirst()
       write(chunk, nextTSN, to: &builder)
       octetsInFlight += chunk.payload.readableBytes
       statistics.octetsSent += chunk.payload.readableBytes
-      sent.append(SentChunk(tsn: nextTSN, chunk: chunk))
+      carriers[carrier]?.octetsCarried += chunk.payload.readableBytes
+      transmissionOrder += 1
+      sent.append(SentChunk(tsn: nextTSN, chunk: chunk, carrier: carrier, sentAt: now, order: transmissionOrder))
+      if hasDatagramCarrier { notePath(carrier, nextTSN, chunk.payload.readableBytes, isFirst: true, isOldest: false, at: now) }
       nextTSN = nextTSN.next
+      if hasDatagramCarrier, carriers[carrier]?.path?.hasRoom == false { return }
     }
   }
 
@@ -52,26 +68,73 @@ extension Association {
     return octetsInFlight == 0 || octetsInFlight + chunk.payload.readableBytes <= peerWindow
   }
 
-  private func fits(_ chunk: OutboundChunk, in builder: PacketBuilder) -> Bool {
-    builder.length + 16 + chunk.payload.readableBytes + padding(chunk.payload.readableBytes) <= configuration.maximumPacketSize
-      || builder.isEmpty
+  private func fits(_ chunk: OutboundChunk, in builder: PacketBuilder, within limit: Int) -> Bool {
+    builder.length + 16 + chunk.payload.readableBytes + padding(chunk.payload.readableBytes) <= limit || builder.isBare
   }
 
-  private mutating func appendLost(to builder: inout PacketBuilder) {
-    // Lost chunks stand together at the front: all of a dead carrier that the peer has not got.
+  private mutating func appendLost(to builder: inout PacketBuilder, on carrier: CarrierID, within limit: Int, at now: Instant) {
+    // Of a dead carrier all that the peer has not got is lost, and stands together at the front.
     guard let first = sent.first else { return }
     for index in max(0, lostCursor.distance(from: first.tsn))..<sent.count where sent[index].isLost {
-      guard fits(sent[index].chunk, in: builder) else { return }
+      guard fits(sent[index].chunk, in: builder, within: limit) else { return }
+      let octets = sent[index].chunk.payload.readableBytes
+      transmissionOrder += 1
       sent[index].isLost = false
+      sent[index].carrier = carrier
+      sent[index].sentAt = now
+      sent[index].order = transmissionOrder
+      sent[index].transmissions = min(sent[index].transmissions, 254) + 1
+      sent[index].missingReports = 0
       lostCount -= 1
       lostCursor = sent[index].tsn
       write(sent[index].chunk, sent[index].tsn, to: &builder)
-      let octets = sent[index].chunk.payload.readableBytes
       octetsInFlight += octets
+      if hasDatagramCarrier { notePath(carrier, sent[index].tsn, octets, isFirst: false, isOldest: index == 0, at: now) }
       statistics.chunksRetransmitted += 1
       statistics.octetsRetransmitted += octets
+      carriers[carrier]?.octetsCarried += octets
       if lostCount == 0 { return }
     }
+  }
+
+  /// A chunk goes out on a path: its octets are on the way, and its T3 runs (RFC 9260 section 6.3.2).
+  private mutating func notePath(_ id: CarrierID, _ tsn: TSN, _ octets: Int, isFirst: Bool, isOldest: Bool, at now: Instant) {
+    guard var path = carriers[id]?.path else { return }
+    path.resume(at: now)
+    path.inFlight += octets
+    if isFirst, path.measured == nil { path.measured = tsn }
+    if !isFirst, path.measured == tsn { path.measured = nil }
+    if path.retransmission == nil || isOldest { path.retransmission = now + path.rto }
+    carriers[id]?.path = path
+  }
+
+  // MARK: Datagrams
+
+  /// One packet for a datagram carrier: lost chunks where they are to go, else new ones, with the SACK beside them or on its own.
+  mutating func datagramPacket(at now: Instant) -> Effect? {
+    let lost = lostCount > 0 ? lostDataCarrier.flatMap { maySendData(on: $0) ? $0 : nil } : nil
+    guard let target = lost ?? newDataCarrier else { return nil }
+    var builder = startPacket()
+    appendControl(to: &builder, at: now)
+    if sackIsDue { appendSACK(to: &builder, within: packetLimit(of: target)) }
+    let before = statistics.octetsSent + statistics.octetsRetransmitted
+    if lost != nil || (lostCount == 0 && maySendData(on: target)) { appendData(to: &builder, on: target, at: now) }
+    if builder.isBare { return nil }
+    if statistics.octetsSent + statistics.octetsRetransmitted > before {
+      carriers[target]?.path?.burst -= 1
+      carriers[target]?.path?.mayExceedWindow = false
+      return .transmit(finish(builder), on: target)
+    }
+    // Without DATA it goes where the peer's DATA came from.
+    let answer = lastDataCarrier.flatMap { carriers[$0] == nil ? nil : $0 } ?? target
+    return .transmit(finish(builder), on: answer)
+  }
+
+  private mutating func maySendData(on id: CarrierID) -> Bool {
+    guard let carrier = carriers[id], carrier.isWritable, let path = carrier.path, path.status != .unconfirmed else { return false }
+    if path.inFlight == 0, path.burst <= 0 { allowBurst(on: id) }
+    guard path.inFlight == 0 || path.burst > 0 else { return false }
+    return path.hasRoom || (path.mayExceedWindow && lostCount > 0)
   }
 
   private func write(_ chunk: OutboundChunk, _ tsn: TSN, to builder: inout PacketBuilder) {
@@ -95,17 +158,24 @@ extension Association {
     let cumulative = TSN(ack)
     guard !cumulative.isBefore(peerCumulativeAck) else { return }  // an old one
     guard cumulative.isBefore(nextTSN) else { return violate("SACK of a TSN that was never sent") }
-    acknowledge(through: cumulative)
+    if hasDatagramCarrier { beginSACK() }
+    acknowledge(through: cumulative, at: now)
     var last = 0
+    var ranges: [ClosedRange<Int>] = []
     for _ in 0..<blocks {
       guard let start = value.readInteger(as: UInt16.self), let end = value.readInteger(as: UInt16.self), start >= 1, start <= end else {
         return violate("malformed gap block")
       }
       guard Int(start) > last else { break }  // blocks ascend; what does not is not worth the search
       last = Int(end)
-      acknowledge(gapFrom: Int(start), to: last)
+      acknowledge(gapFrom: Int(start), to: last, at: now)
+      if hasDatagramCarrier { ranges.append(Int(start)...last) }
     }
     peerWindow = Int(window)
+    if hasDatagramCarrier {
+      if gapAcknowledged > 0 { findReneged(ranges) }
+      endSACK(highestGap: last, at: now)
+    }
     advanceShutdown(at: now)
     if sendWasRefused, sendSpace > 0 {
       sendWasRefused = false
@@ -113,40 +183,58 @@ extension Association {
     }
   }
 
-  mutating func acknowledge(through cumulative: TSN) {
+  mutating func acknowledge(through cumulative: TSN, at now: Instant) {
     guard cumulative.isBefore(nextTSN), cumulative.isAfter(peerCumulativeAck) else { return }
     peerCumulativeAck = cumulative
     while let first = sent.first, !first.tsn.isAfter(cumulative) {
       sent.removeFirst()
       octetsQueued -= first.chunk.payload.readableBytes
+      if first.isAcknowledged { gapAcknowledged -= 1 } else if hasDatagramCarrier { credit(first, isCumulative: true, at: now) }
       leaveFlight(first)
     }
   }
 
   /// Gap blocks count from the cumulative TSN; `sent` begins right behind it.
-  private mutating func acknowledge(gapFrom start: Int, to end: Int) {
+  private mutating func acknowledge(gapFrom start: Int, to end: Int, at now: Instant) {
     for offset in start...end {
       let index = offset - 1
       guard index < sent.count else { return }
       guard !sent[index].isAcknowledged else { continue }
+      if hasDatagramCarrier { credit(sent[index], isCumulative: false, at: now) }
       leaveFlight(sent[index])
       sent[index].isAcknowledged = true
       sent[index].isLost = false
+      sent[index].missingReports = 0
+      gapAcknowledged += 1
     }
   }
 
-  private mutating func leaveFlight(_ chunk: SentChunk) {
+  mutating func leaveFlight(_ chunk: SentChunk) {
     if chunk.isAcknowledged { return }
-    if chunk.isLost { lostCount -= 1 } else { octetsInFlight -= chunk.chunk.payload.readableBytes }
+    if chunk.isLost {
+      lostCount -= 1
+      return
+    }
+    octetsInFlight -= chunk.chunk.payload.readableBytes
+    if hasDatagramCarrier { carriers[chunk.carrier]?.path?.inFlight -= chunk.chunk.payload.readableBytes }
   }
 
   /// Everything that was sent and that the peer has not got goes out again: its carrier is gone, or fenced, and on the new one nothing has been sent yet.
   mutating func loseAllInFlight() {
     for index in sent.indices where !sent[index].isAcknowledged && !sent[index].isLost {
+      leaveFlight(sent[index])
       sent[index].isLost = true
       lostCount += 1
-      octetsInFlight -= sent[index].chunk.payload.readableBytes
     }
     if let first = sent.first { lostCursor = first.tsn }
+  }
+
+  /// A datagram carrier has gone: what was on the way there goes out again elsewhere, at once.
+  mutating func loseAll(ofClosed id: CarrierID) {
+    for index in sent.indices where sent[index].carrier == id && !sent[index].isAcknowledged && !sent[index].isLost {
+      markLost(at: index, isInFlight: true)
+    }
+    if lastDataCarrier == id { lastDataCarrier = nil }
+    refreshFragmentLimit()
   }
 }

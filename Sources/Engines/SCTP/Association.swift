@@ -2,7 +2,7 @@ import DequeModule
 import NIOCore
 import Vocabulary
 
-/// One end of an SCTP association whose packets travel on reliable, ordered carriers (TCP). See the folder's README.
+/// One end of an SCTP association whose packets travel on carriers: reliable ones (TCP) or datagrams (UDP). See the folder's README.
 ///
 /// Bytes and time go in, effects come out of `nextEffect`. It never sleeps, logs, or asks for the time. An active association begins with
 /// `init(connecting:)`, a passive one comes out of `Listener`.
@@ -17,7 +17,7 @@ package struct Association<Code: Authenticator>: Sendable {
   package internal(set) var statistics = AssociationStatistics()
   /// Grows with each move of this association.
   package internal(set) var epoch: UInt64 = 0
-  package let localVerificationTag: UInt32
+  package internal(set) var localVerificationTag: UInt32
   package internal(set) var localAddresses: [IPAddress]
   package internal(set) var peerAddresses: [IPAddress] = []
   /// The carrier that DATA goes out on and comes in on; nil while there is none.
@@ -37,7 +37,15 @@ package struct Association<Code: Authenticator>: Sendable {
   // Handshake
   var cookie: ByteBuffer?
   var handshakeTries = 0
-  let ourInitialTSN: TSN
+  var ourInitialTSN: TSN
+  /// What the peer offered and we use.
+  var algorithm: HMACAlgorithm?
+  var usesAuthentication: Bool { algorithm != nil }
+  var usesReconfiguration = false
+  /// The peer wants more than COOKIE ECHO and ASCONF authenticated, so every packet is.
+  var authenticatesAll = false
+  /// Streams that the peer takes.
+  package internal(set) var peerInboundStreams: UInt16 = 65_535
 
   // Sending
   var nextTSN: TSN
@@ -51,18 +59,18 @@ package struct Association<Code: Authenticator>: Sendable {
   /// Set by a switch: once the packet that asked for it has been read to its end (its SACK too), what is unacknowledged is lost.
   var isLosingInFlight = false
   var octetsInFlight = 0
+  /// Chunks of `sent` that only gap blocks acknowledge.
+  var gapAcknowledged = 0
+  /// Numbers every transmission, so that of two chunks the later sent one is known.
+  var transmissionOrder: UInt64 = 0
+  var fragmentLimit = 0
   var octetsQueued = 0
   var sequenceNumbers: [UInt16: UInt16] = [:]
   var sendWasRefused = false
 
   // Receiving
-  var cumulativeTSN: TSN
-  /// Chunks above a gap, ascending.
-  var beyondGap: [InboundChunk] = []
-  var octetsBeyondGap = 0
+  var inbound: Reassembly
   var duplicates: [TSN] = []
-  /// The user message whose fragments are arriving; they have consecutive TSNs (RFC 9260 section 6.9).
-  var partial: Partial?
   var packetsSinceSACK = 0
   var sackIsDue = false
 
@@ -78,6 +86,15 @@ package struct Association<Code: Authenticator>: Sendable {
   /// After a move, nothing but ASCONF leaves until the peer has acknowledged it (RFC 5061 section 5.3, F1).
   var awaitsMoveAck = false
 
+  // Datagram paths
+  var hasDatagramCarrier = false
+  var associationErrors = 0
+  /// Where the latest DATA came from: its SACK goes there (RFC 9260 section 6.4).
+  var lastDataCarrier: CarrierID?
+  /// Causes to report in ERROR chunks, at most `maximumErrors`.
+  var errorsToSend: Deque<(cause: ByteBuffer, carrier: CarrierID)> = []
+  static var maximumErrors: Int { 8 }
+
   // Heartbeats
   var heartbeat: (nonce: UInt64, sentAt: Instant)?
   var lastHeard: Instant
@@ -91,6 +108,10 @@ package struct Association<Code: Authenticator>: Sendable {
     var local: IPAddress
     var remote: IPAddress
     var isWritable = true
+    /// Octets of DATA that have gone out on it.
+    var octetsCarried = 0
+    /// Nil for a reliable carrier.
+    var path: PathState?
   }
 
   struct OutboundChunk: Sendable {
@@ -105,23 +126,14 @@ package struct Association<Code: Authenticator>: Sendable {
   struct SentChunk: Sendable {
     var tsn: TSN
     var chunk: OutboundChunk
+    var carrier: CarrierID
+    var sentAt: Instant
+    var order: UInt64
+    var transmissions: UInt8 = 1
+    var missingReports: UInt8 = 0
+    var wasFastRetransmitted = false
     var isAcknowledged = false
     var isLost = false
-  }
-
-  struct InboundChunk: Sendable {
-    var tsn: TSN
-    var stream: StreamID
-    var sequence: SSN
-    var protocolIdentifier: UInt32
-    var flags: UInt8
-    var payload: ByteBuffer
-  }
-
-  struct Partial: Sendable {
-    var stream: StreamID
-    var protocolIdentifier: UInt32
-    var payload: ByteBuffer
   }
 
   struct Timers: Sendable {
@@ -130,8 +142,10 @@ package struct Association<Code: Authenticator>: Sendable {
     var heartbeat: Instant?
     var shutdown: Instant?
     var withoutCarrier: Instant?
+    /// T4-rto: an ASCONF on a datagram carrier goes out again.
+    var request: Instant?
 
-    var next: Instant? { [handshake, sack, heartbeat, shutdown, withoutCarrier].compactMap { $0 }.min() }
+    var next: Instant? { [handshake, sack, heartbeat, shutdown, withoutCarrier, request].compactMap { $0 }.min() }
   }
 }
 
@@ -149,7 +163,7 @@ extension Association {
   package init(
     connecting configuration: AssociationConfiguration, authenticator: Code, random: any RandomNumberGenerator & Sendable,
     on carrier: CarrierID,
-    local: IPAddress, remote: IPAddress, at now: Instant
+    local: IPAddress, remote: IPAddress, kind: CarrierKind = .reliable, at now: Instant
   ) {
     var random = random
     let tag = UInt32.random(in: 1...UInt32.max, using: &random)
@@ -161,26 +175,26 @@ extension Association {
     state = .cookieWait
     localVerificationTag = tag
     localAddresses = configuration.localAddresses.isEmpty ? [local] : configuration.localAddresses
-    header = PacketHeader(sourcePort: configuration.port, destinationPort: configuration.port, verificationTag: 0)
+    header = PacketHeader(sourcePort: configuration.port, destinationPort: configuration.peerPort ?? configuration.port, verificationTag: 0)
     ourInitialTSN = tsn
     nextTSN = tsn
     peerCumulativeAck = tsn.previous
-    cumulativeTSN = TSN(0)
+    inbound = Reassembly(after: TSN(0), limit: configuration.receiveWindow.octets)
     nextSerialToSend = ASCONFSerial(tsn.value)
     nextSerialToReceive = ASCONFSerial(0)
     lastHeard = now
-    carriers[carrier] = CarrierState(local: local, remote: remote)
     activeCarrier = carrier
     peerAddresses = [remote]
     controlDue = [.initiation]
-    timers.handshake = now + configuration.handshakeTimeout
+    addCarrier(carrier, local: local, remote: remote, kind: kind, status: .active, at: now)
+    timers.handshake = now + handshakeInterval
   }
 
   /// The passive side, out of a valid COOKIE ECHO. What else stands in its packet (DATA may) is processed too.
   init(
     accepting configuration: AssociationConfiguration, cookie: Cookie, key: [UInt8], authenticator: Code, header: PacketHeader,
     random: SeededGenerator,
-    on carrier: CarrierID, local: IPAddress, remote: IPAddress, packet: Packet, at now: Instant
+    on carrier: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind, packet: Packet, from index: Int, at now: Instant
   ) {
     self.configuration = configuration
     self.authenticator = authenticator
@@ -195,24 +209,32 @@ extension Association {
     nextTSN = cookie.ours.initialTSN
     peerCumulativeAck = cookie.ours.initialTSN.previous
     peerWindow = Int(cookie.peer.receiveWindow)
-    cumulativeTSN = cookie.peer.initialTSN.previous
+    inbound = Reassembly(after: cookie.peer.initialTSN.previous, limit: configuration.receiveWindow.octets)
     nextSerialToSend = ASCONFSerial(cookie.ours.initialTSN.value)
     nextSerialToReceive = ASCONFSerial(cookie.peer.initialTSN.value)
     lastHeard = now
-    carriers[carrier] = CarrierState(local: local, remote: remote)
     activeCarrier = carrier
     peerAddresses = cookie.peer.addresses.isEmpty ? [remote] : cookie.peer.addresses
     controlDue = [.cookieAck]
+    addCarrier(carrier, local: local, remote: remote, kind: kind, status: .active, at: now)
+    adopt(cookie.peer)
     effects.append(.established)
-    timers.heartbeat = now + configuration.heartbeatInterval
-    process(packet, from: 2, on: carrier, isAuthenticated: true, at: now)
+    startKeepingAlive(at: now)
+    process(packet, from: index, on: carrier, isAuthenticated: index > 1, at: now)
   }
 }
 
 // MARK: - Ask it
 
 extension Association {
-  package var deadline: Instant? { state == .closed ? nil : timers.next }
+  package var deadline: Instant? {
+    guard state != .closed else { return nil }
+    guard hasDatagramCarrier else { return timers.next }
+    return carriers.values.reduce(timers.next) { soonest, carrier in
+      guard let at = carrier.path?.deadline else { return soonest }
+      return soonest.map { min($0, at) } ?? at
+    }
+  }
 
   /// Octets that `send` takes now.
   package var sendSpace: Int {
@@ -227,18 +249,33 @@ extension Association {
 // MARK: - Tell it
 
 extension Association {
-  package mutating func carrierOpened(_ id: CarrierID, local: IPAddress, remote: IPAddress, at now: Instant) {
+  package mutating func carrierOpened(
+    _ id: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind = .reliable, at now: Instant
+  ) {
     guard state != .closed, carriers[id] == nil else { return }
     guard carriers.count < configuration.maximumCarriers else {
       effects.append(.closeCarrier(id, reason: "too many carriers in this session"))
       return
     }
+    addCarrier(id, local: local, remote: remote, kind: kind, status: .unconfirmed, at: now)
+    if isPastHandshake { carriers[id]?.path?.heartbeatTimer = now }
+  }
+
+  mutating func addCarrier(
+    _ id: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind, status: PathStatus, at now: Instant
+  ) {
     carriers[id] = CarrierState(local: local, remote: remote)
+    if case .datagram(let mtu) = kind {
+      hasDatagramCarrier = true
+      let path = PathState(mtu: mtu, status: status, limits: configuration.paths, at: now)
+      carriers[id]?.path = path
+    }
+    refreshFragmentLimit()
   }
 
   /// Its outstanding chunks are lost, at once and without a charge: they go out again on the next active carrier.
   package mutating func carrierClosed(_ id: CarrierID, at now: Instant) {
-    carriers[id] = nil
+    if carriers.removeValue(forKey: id)?.path != nil { loseAll(ofClosed: id) }
     if id == parkedCarrier { unpark() }
     acksToSend.removeAll { $0.carrier == id }
     heartbeatAcks.removeAll { $0.carrier == id }
@@ -247,6 +284,8 @@ extension Association {
     heartbeat = nil
     timers.heartbeat = nil
     if state == .cookieWait || state == .cookieEchoed { return fail(.carrierLostInHandshake) }
+    activeCarrier = sortedCarriers.first { carriers[$0]?.path?.status == .active }
+    if activeCarrier != nil { return }
     timers.withoutCarrier = now + configuration.lifetimeWithoutCarrier
   }
 
@@ -296,6 +335,15 @@ extension Association {
     guard state != .closed else { return }
     if expire(\.handshake, at: now) { retryHandshake(at: now) }
     if expire(\.sack, at: now) { sackIsDue = true }
+    if expire(\.request, at: now), outstanding != nil {
+      outstanding?.mustSend = true
+      if let active = activeCarrier {
+        backOff(active)
+        charge(active, at: now)
+      }
+    }
+    handlePathDeadlines(at: now)
+    guard state != .closed else { return }
     let lateness = timers.heartbeat.map { now - $0 } ?? .zero
     if expire(\.heartbeat, at: now) {
       if lateness > configuration.heartbeatInterval { lastHeard = now }  // the clock has jumped: silence begins anew
@@ -313,14 +361,6 @@ extension Association {
     return true
   }
 
-  private mutating func retryHandshake(at now: Instant) {
-    guard state == .cookieWait || state == .cookieEchoed else { return }
-    handshakeTries += 1
-    guard handshakeTries <= configuration.handshakeRetries else { return fail(.handshakeTimedOut) }
-    controlDue.insert(state == .cookieWait ? .initiation : .cookieEcho)
-    timers.handshake = now + configuration.handshakeTimeout
-  }
-
   private mutating func beat(at now: Instant) {
     guard let carrier = activeCarrier, state != .cookieWait, state != .cookieEchoed else { return }
     timers.heartbeat = now + configuration.heartbeatInterval
@@ -335,86 +375,5 @@ extension Association {
     heartbeat = (random.next(), now)
     controlDue.insert(.heartbeat)
     if now - lastHeard > configuration.silenceLimit { lastHeard = now }
-  }
-}
-
-// MARK: - Output
-
-extension Association {
-  /// The next thing to do; nil when there is nothing for now. DATA is packed here, while the active carrier is writable.
-  package mutating func nextEffect(at now: Instant) -> Effect? {
-    if let effect = effects.popFirst() { return effect }
-    guard state != .closed, let packet = nextPacket(at: now) else { return nil }
-    statistics.packetsSent += 1
-    return packet
-  }
-
-  mutating func transmit(_ packet: ByteBuffer, on carrier: CarrierID) {
-    statistics.packetsSent += 1
-    effects.append(.transmit(packet, on: carrier))
-  }
-
-  private mutating func nextPacket(at now: Instant) -> Effect? {
-    if controlDue.remove(.initiation) != nil { return initiationPacket() }
-    if controlDue.remove(.cookieEcho) != nil { return cookieEchoPacket() }
-    if let (chunk, carrier) = acksToSend.popFirst() { return ackPacket(chunk, on: carrier) }
-    if let packet = heartbeatAckPacket() { return packet }
-    guard let carrier = activeCarrier, state != .cookieWait, state != .cookieEchoed else { return nil }
-    if outstanding?.mustSend == true { return requestPacket(on: carrier) }
-    if awaitsMoveAck { return nil }
-    if outstanding == nil, !requests.isEmpty, state == .established {
-      beginNextRequest()
-      return requestPacket(on: carrier)
-    }
-    var builder = PacketBuilder(header, capacity: configuration.maximumPacketSize)
-    appendControl(to: &builder, at: now)
-    if sackIsDue { appendSACK(to: &builder) }
-    if carriers[carrier]?.isWritable == true { appendData(to: &builder, at: now) }
-    return builder.isEmpty ? nil : .transmit(builder.finish(), on: carrier)
-  }
-
-  private mutating func appendControl(to builder: inout PacketBuilder, at now: Instant) {
-    if controlDue.remove(.cookieAck) != nil { builder.append(.cookieAck) }
-    if controlDue.remove(.heartbeat) != nil, let heartbeat {
-      builder.append(.heartbeat) { bytes in
-        bytes.writeParameter(ParameterType.heartbeatInfo) { $0.writeInteger(heartbeat.nonce) }
-      }
-    }
-    if controlDue.remove(.shutdown) != nil {
-      let tsn = cumulativeTSN
-      builder.append(.shutdown) { $0.writeInteger(tsn.value) }
-    }
-    if controlDue.remove(.shutdownAck) != nil { builder.append(.shutdownAck) }
-  }
-
-  private mutating func heartbeatAckPacket() -> Effect? {
-    guard let (info, carrier) = heartbeatAcks.popFirst(), carriers[carrier] != nil else { return nil }
-    var builder = PacketBuilder(header)
-    builder.append(.heartbeatAck) { $0.writeImmutableBuffer(info) }
-    return .transmit(builder.finish(), on: carrier)
-  }
-
-  private mutating func initiationPacket() -> Effect? {
-    guard let carrier = activeCarrier else { return nil }
-    var initiation = Initiation(
-      tag: localVerificationTag, receiveWindow: UInt32(configuration.receiveWindow.octets), outboundStreams: configuration.outboundStreams,
-      inboundStreams: configuration.inboundStreams, initialTSN: ourInitialTSN)
-    initiation.addresses = localAddresses
-    var builder = PacketBuilder(PacketHeader(sourcePort: header.sourcePort, destinationPort: header.destinationPort, verificationTag: 0))
-    let random = ourRandom
-    builder.append(.initiation) { initiation.write(into: &$0, random: random) }
-    return .transmit(builder.finish(), on: carrier)
-  }
-
-  private mutating func cookieEchoPacket() -> Effect? {
-    guard let carrier = activeCarrier, let cookie else { return nil }
-    var builder = PacketBuilder(header)
-    builder.appendAuthentication()
-    builder.append(.cookieEcho) { $0.writeImmutableBuffer(cookie) }
-    return .transmit(finish(builder), on: carrier)
-  }
-
-  func finish(_ builder: consuming PacketBuilder) -> ByteBuffer {
-    builder.finish { authenticator.authenticationCode(key: key, [$0]) }
   }
 }

@@ -4,6 +4,8 @@ import Vocabulary
 /// What an association is told at its start, and its named limits.
 package struct AssociationConfiguration: Sendable {
   package var port: UInt16 = 7_600
+  /// The peer's SCTP port, if it is another one than ours.
+  package var peerPort: UInt16?
   package var localAddresses: [IPAddress] = []
   package var outboundStreams: UInt16 = 65_535
   package var inboundStreams: UInt16 = 65_535
@@ -13,6 +15,11 @@ package struct AssociationConfiguration: Sendable {
   package var sendBuffer = ByteCount.mebibytes(16)
   /// 32 KiB: 2.6 ms at 100 Mbit/s. A packet of 65,535 octets, the most that RFC 4571 frames, costs little less and waits longer.
   package var maximumPacketSize = 32 << 10
+  /// On a reliable carrier that is new, packets are smaller: its TCP sends ten segments (RFC 6928) and then waits a round trip, and of a packet that lies across such a wait
+  /// nothing can be used before its end has come. 1,400: one segment holds it.
+  package var youngPacketSize = 1_400
+  /// So many octets of DATA; 64 KiB: TCP's slow start is through with 10 + 20 segments of 1,460, and lets packets of 32 KiB through whole from then on.
+  package var youngCarrierOctets = 64 << 10
   /// The endpoint pair shared key (RFC 4895).
   package var endpointKey: [UInt8]
   /// Valid.Cookie.Life (RFC 9260 section 16).
@@ -38,7 +45,30 @@ package struct AssociationConfiguration: Sendable {
   /// Carriers known at once: the active one, those being tried, those being closed.
   package var maximumCarriers = 16
 
+  /// Datagram carriers only: timers, retransmissions, bursts.
+  package var paths = PathLimits()
+  package var features = Features()
+  /// The secret of cookies that an association makes itself, when an INIT meets it (RFC 9260 section 5.2). Empty: such an INIT is ignored.
+  package var cookieSecret: [UInt8] = []
+
   package init(endpointKey: [UInt8]) { self.endpointKey = endpointKey }
+
+  /// What the handshake offers.
+  package struct Features: Sendable, Hashable {
+    /// AUTH (RFC 4895).
+    package var authentication = true
+    /// ASCONF (RFC 5061), which needs AUTH.
+    package var reconfiguration = true
+    /// A peer that lacks either is refused, as every session of Longhaul does; otherwise the association does without.
+    package var isRequired = true
+
+    /// SHA-1 beside SHA-256: RFC 4895 section 6.1 wants it, and some stacks have nothing else. Sessions do without.
+    package var offersSHA1 = false
+
+    package init() {}
+
+    var algorithms: [HMACAlgorithm] { offersSHA1 ? [.sha256, .sha1] : [.sha256] }
+  }
 }
 
 /// Why an association ended badly.
@@ -52,6 +82,8 @@ package enum AssociationError: Error, Hashable, Sendable, CustomStringConvertibl
   case peerAborted(String)
   case protocolViolation(String)
   case noCarrier
+  /// Association.Max.Retrans has been exceeded (RFC 9260 section 8.1).
+  case peerUnreachable
   case shutdownTimedOut
   case aborted(String)
 
@@ -63,6 +95,7 @@ package enum AssociationError: Error, Hashable, Sendable, CustomStringConvertibl
     case .peerAborted(let reason): reason
     case .protocolViolation(let what): "the peer broke the protocol: \(what)"
     case .noCarrier: "no connection to the peer for too long"
+    case .peerUnreachable: "the peer does not answer on any path"
     case .shutdownTimedOut: "the peer does not answer SHUTDOWN"
     case .aborted(let reason): reason
     }
@@ -87,6 +120,12 @@ package enum Effect: Sendable {
   case closeCarrier(CarrierID, reason: String)
   case carrierSilent(CarrierID)
   case roundTrip(CarrierID, TimeSpan)
+  /// A datagram path works now, or has stopped working.
+  case pathChanged(CarrierID, PathStatus)
+  /// The peer began anew: what was under way in either direction is lost (RFC 9260 section 5.2.4, case A).
+  case restarted
+  /// The peer says that something was wrong with what it got (ERROR).
+  case peerReported(String)
   /// The association has been shut down in good order.
   case closed
   case failed(AssociationError)
@@ -102,8 +141,13 @@ package struct AssociationStatistics: Sendable, Hashable {
   package var chunksRetransmitted = 0
   package var octetsRetransmitted = 0
   package var duplicatesReceived = 0
+  package var fastRetransmits = 0
+  /// Expiries of T3-rtx.
+  package var timeouts = 0
   package var sacksSent = 0
   /// Packets on fenced carriers, with wrong tags, wrong checksums, or without the authentication they need.
   package var packetsDropped = 0
   package var moves = 0
+
+  package init() {}
 }

@@ -1,30 +1,50 @@
 import NIOCore
 
-/// Computes HMAC-SHA-256 for the engine, which does no cryptography of its own.
+/// Computes HMACs for the engine, which does no cryptography of its own.
 package protocol Authenticator: Sendable {
-  /// The code of 32 octets over `parts`, one after the other.
+  /// HMAC-SHA-256, 32 octets, over `parts`, one after the other.
   func authenticationCode(key: [UInt8], _ parts: [ByteBuffer]) -> [UInt8]
+  /// HMAC-SHA-1, 20 octets: for other stacks that know nothing else (RFC 4895 section 6.1 makes it the common ground).
+  func legacyAuthenticationCode(key: [UInt8], _ parts: [ByteBuffer]) -> [UInt8]
+}
+
+/// HMAC identifiers (RFC 4895 section 3.3).
+package enum HMACAlgorithm: UInt16, Sendable, Hashable {
+  case sha1 = 1
+  case sha256 = 3
+
+  var codeLength: Int { self == .sha1 ? 20 : 32 }
+  /// The AUTH chunk: header, key identifier, HMAC identifier, code.
+  var chunkLength: Int { Authentication.codeOffset + codeLength }
+}
+
+extension Authenticator {
+  func code(_ algorithm: HMACAlgorithm, key: [UInt8], _ covered: ByteBuffer) -> [UInt8] {
+    switch algorithm {
+    case .sha1: legacyAuthenticationCode(key: key, [covered])
+    case .sha256: authenticationCode(key: key, [covered])
+    }
+  }
 }
 
 /// Authenticated chunks (RFC 4895).
 enum Authentication {
-  static let hmacSHA256: UInt16 = 3
-  static let codeLength = 32
+  /// The code of a state cookie, which is nobody's business but ours.
+  static let codeLength = HMACAlgorithm.sha256.codeLength
   /// Chunk header, key identifier, HMAC identifier.
   static let codeOffset = 8
-  static let chunkLength = codeOffset + codeLength
   static let randomLength = 32
 
   /// What we want authenticated. COOKIE ECHO too, so that a peer with another endpoint key is told at once.
   static let chunks: [ChunkType] = [.cookieEcho, .asconf, .asconfAck]
 
-  static func writeParameters(into bytes: inout ByteBuffer, random: [UInt8]) {
+  static func writeParameters(into bytes: inout ByteBuffer, random: [UInt8], _ algorithms: [HMACAlgorithm]) {
     bytes.writeParameter(ParameterType.random) { $0.writeBytes(random) }
     bytes.writeParameter(ParameterType.chunkList) { $0.writeBytes(chunks.map(\.rawValue)) }
-    bytes.writeParameter(ParameterType.hmacAlgorithms) { $0.writeInteger(hmacSHA256) }
+    bytes.writeParameter(ParameterType.hmacAlgorithms) { for algorithm in algorithms { $0.writeInteger(algorithm.rawValue) } }
   }
 
-  static func keyVector(random: [UInt8]) -> ByteBuffer {
+  static func keyVector(random: [UInt8], _ algorithms: [HMACAlgorithm]) -> ByteBuffer {
     var bytes = ByteBuffer()
     // As `writeParameters`, without padding (RFC 4895 section 6.1).
     bytes.writeInteger(ParameterType.random)
@@ -34,8 +54,8 @@ enum Authentication {
     bytes.writeInteger(UInt16(4 + chunks.count))
     bytes.writeBytes(chunks.map(\.rawValue))
     bytes.writeInteger(ParameterType.hmacAlgorithms)
-    bytes.writeInteger(UInt16(6))
-    bytes.writeInteger(hmacSHA256)
+    bytes.writeInteger(UInt16(4 + 2 * algorithms.count))
+    for algorithm in algorithms { bytes.writeInteger(algorithm.rawValue) }
     return bytes
   }
 
@@ -55,15 +75,17 @@ enum Authentication {
   }
 
   /// True if the AUTH chunk is well-formed and its code covers what stands from it to the packet's end.
-  static func verifies(_ chunk: Chunk, in packet: Packet, key: [UInt8], by authenticator: some Authenticator) -> Bool {
+  static func verifies(
+    _ chunk: Chunk, in packet: Packet, key: [UInt8], _ algorithms: [HMACAlgorithm], by authenticator: some Authenticator
+  ) -> Bool {
     var value = chunk.value
-    guard value.readInteger(as: UInt16.self) == 0, value.readInteger(as: UInt16.self) == hmacSHA256,
-      let code = value.readBytes(length: codeLength),
-      value.readableBytes == 0,
+    guard value.readInteger(as: UInt16.self) == 0,
+      let algorithm = value.readInteger(as: UInt16.self).flatMap(HMACAlgorithm.init(rawValue:)),
+      algorithms.contains(algorithm), let code = value.readBytes(length: algorithm.codeLength), value.readableBytes == 0,
       var covered = packet.bytes.getSlice(at: packet.bytes.readerIndex + chunk.offset, length: packet.bytes.readableBytes - chunk.offset)
     else { return false }
-    covered.setRepeatingByte(0, count: codeLength, at: covered.readerIndex + codeOffset)
-    return isEqual(code, authenticator.authenticationCode(key: key, [covered]))
+    covered.setRepeatingByte(0, count: algorithm.codeLength, at: covered.readerIndex + codeOffset)
+    return isEqual(code, authenticator.code(algorithm, key: key, covered))
   }
 
   /// In a time that does not tell where the first difference is.

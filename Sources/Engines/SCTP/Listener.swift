@@ -30,18 +30,26 @@ package struct Listener<Code: Authenticator>: Sendable {
   }
 
   package mutating func receive(
-    _ bytes: ByteBuffer, on carrier: CarrierID, local: IPAddress, remote: IPAddress, at now: Instant
+    _ bytes: ByteBuffer, on carrier: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind = .reliable, at now: Instant
   ) -> ListenerAction<Code> {
     let packet: Packet
     do { packet = try Packet(bytes) } catch { return .ignore(reason: "not an SCTP packet: \(error)") }
+    return take(packet, on: carrier, local: local, remote: remote, kind: kind, at: now)
+  }
+
+  mutating func take(
+    _ packet: Packet, on carrier: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind, at now: Instant
+  ) -> ListenerAction<Code> {
     switch packet.chunks[0].known {
     case .initiation:
       // INIT stands alone and with tag 0 (RFC 9260 section 8.5.1).
       guard packet.chunks.count == 1, packet.header.verificationTag == 0 else { return .ignore(reason: "INIT in bad company") }
       return answer(packet, at: now)
+    case .cookieEcho where !configuration.features.isRequired:
+      return open(packet, at: 0, on: carrier, local: local, remote: remote, kind: kind, at: now)
     case .cookieEcho: return .refuse(reply: abort(packet, tag: 0, "COOKIE ECHO without AUTH"), reason: "COOKIE ECHO without AUTH")
     case .authentication where packet.chunks.count > 1 && packet.chunks[1].known == .cookieEcho:
-      return open(packet, on: carrier, local: local, remote: remote, at: now)
+      return open(packet, at: 1, on: carrier, local: local, remote: remote, kind: kind, at: now)
     case .abort, .shutdownComplete: return .ignore(reason: "nothing to abort")
     default: return .existing(verificationTag: packet.header.verificationTag)
     }
@@ -51,11 +59,12 @@ package struct Listener<Code: Authenticator>: Sendable {
     guard let peer = Initiation(packet.chunks[0].value), peer.tag != 0, peer.outboundStreams > 0, peer.inboundStreams > 0 else {
       return .refuse(reply: nil, reason: "malformed INIT")
     }
-    guard peer.offersAuthentication else {
+    let isRequired = configuration.features.isRequired
+    guard peer.algorithm(for: configuration.features) != nil || (!isRequired && !(peer.offersASCONF && !peer.offersAuthentication)) else {
       // ASCONF without AUTH must be refused (RFC 5061 section 6); we speak to nobody without either.
       return .refuse(reply: abort(packet, tag: peer.tag, "AUTH with HMAC-SHA-256 is required"), reason: "INIT without AUTH")
     }
-    guard peer.offersASCONF else {
+    guard peer.offersASCONF || !isRequired else {
       return .refuse(reply: abort(packet, tag: peer.tag, "ASCONF is required"), reason: "INIT without ASCONF")
     }
     let nonce = (0..<Authentication.randomLength).map { _ in UInt8.random(in: 0...255, using: &random) }
@@ -63,40 +72,39 @@ package struct Listener<Code: Authenticator>: Sendable {
       tag: UInt32.random(in: 1...UInt32.max, using: &random), receiveWindow: UInt32(configuration.receiveWindow.octets),
       outboundStreams: min(configuration.outboundStreams, peer.inboundStreams), inboundStreams: configuration.inboundStreams,
       initialTSN: TSN(UInt32.random(in: 0...UInt32.max, using: &random)))
-    ours.addresses = configuration.localAddresses
+    ours.addresses = configuration.localAddresses.filter { !$0.isWildcard }
     ours.unrecognized = peer.unrecognized
     ours.cookie = Cookie(made: now, ours: ours, ourRandom: nonce, peer: peer).sealed(secret: cookieSecret, by: authenticator)
     var builder = PacketBuilder(reply(to: packet, tag: peer.tag))
-    builder.append(.initiationAck) { ours.write(into: &$0, random: nonce) }
+    builder.append(.initiationAck) { ours.write(into: &$0, random: nonce, features: configuration.features) }
     return .reply(builder.finish())
   }
 
   private mutating func open(
-    _ packet: Packet, on carrier: CarrierID, local: IPAddress, remote: IPAddress, at now: Instant
+    _ packet: Packet, at index: Int, on carrier: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind, at now: Instant
   ) -> ListenerAction<Code> {
-    guard let cookie = Cookie(sealed: packet.chunks[1].value, secret: cookieSecret, by: authenticator) else {
+    guard let cookie = Cookie(sealed: packet.chunks[index].value, secret: cookieSecret, by: authenticator) else {
       return .ignore(reason: "a cookie that is not ours")
     }
     guard packet.header.verificationTag == cookie.ours.tag else { return .ignore(reason: "a cookie with another tag") }
     guard now - cookie.made <= configuration.cookieLifetime else {
-      var builder = PacketBuilder(reply(to: packet, tag: cookie.peer.tag))
-      builder.append(.error) { bytes in  // Stale Cookie (RFC 9260 section 3.3.10.3), staleness in microseconds
-        bytes.writeInteger(UInt16(3))
-        bytes.writeInteger(UInt16(8))
-        bytes.writeInteger(UInt32(clamping: (now - cookie.made - configuration.cookieLifetime).nanoseconds / 1_000))
-      }
-      return .refuse(reply: builder.finish(), reason: "a stale cookie")
+      return .refuse(reply: cookie.staleReply(to: packet, lifetime: configuration.cookieLifetime, at: now), reason: "a stale cookie")
     }
-    let key = Authentication.associationKey(
-      endpointKey: configuration.endpointKey, Authentication.keyVector(random: cookie.ourRandom), cookie.peer.keyVector)
-    guard Authentication.verifies(packet.chunks[0], in: packet, key: key, by: authenticator) else {
+    let key = cookie.associationKey(configuration)
+    if let key,
+      index == 0
+        || !Authentication.verifies(
+          packet.chunks[0], in: packet, key: key, configuration.features.algorithms, by: authenticator)
+    {
       let reason = "the endpoint keys differ: use the same key file on both sides"
       return .refuse(reply: abort(packet, tag: cookie.peer.tag, reason), reason: "COOKIE ECHO failed authentication: \(reason)")
     }
     return .accept(
       Association(
-        accepting: configuration, cookie: cookie, key: key, authenticator: authenticator, header: reply(to: packet, tag: cookie.peer.tag),
-        random: SeededGenerator(seed: random.next()), on: carrier, local: local, remote: remote, packet: packet, at: now))
+        accepting: configuration, cookie: cookie, key: key ?? [], authenticator: authenticator,
+        header: reply(to: packet, tag: cookie.peer.tag),
+        random: SeededGenerator(seed: random.next()), on: carrier, local: local, remote: remote, kind: kind, packet: packet,
+        from: index + 1, at: now))
   }
 
   private func reply(to packet: Packet, tag: UInt32) -> PacketHeader {
@@ -114,11 +122,11 @@ extension ByteBuffer {
   /// User-Initiated Abort (RFC 9260 section 3.3.10.12) with a reason in words.
   mutating func writeAbortCause(_ reason: String) {
     let text = Array(reason.utf8.prefix(512))
-    writeInteger(UInt16(12))
-    writeInteger(UInt16(4 + text.count))
-    writeBytes(text)
-    writeRepeatingByte(0, count: padding(text.count))
+    writeCause(12) { $0.writeBytes(text) }
   }
+
+  /// An error cause has the shape of a parameter (RFC 9260 section 3.3.10).
+  mutating func writeCause(_ code: UInt16, _ write: (inout ByteBuffer) -> Void) { writeParameter(code, write) }
 
   /// The first cause of an ABORT or ERROR chunk, in words.
   mutating func readCause() -> String {
@@ -139,12 +147,31 @@ struct Cookie: Sendable {
   var ours: Initiation
   var ourRandom: [UInt8]
   var peer: Initiation
+  /// Our tag and the peer's in the association that the INIT met (RFC 9260 section 5.2.2); zeros if there was none.
+  var ties: (local: UInt32, peer: UInt32) = (0, 0)
 
   init(made: Instant, ours: Initiation, ourRandom: [UInt8], peer: Initiation) {
     self.made = made
     self.ours = ours
     self.ourRandom = ourRandom
     self.peer = peer
+  }
+
+  /// Nil if one of the two sides does without AUTH.
+  func associationKey(_ configuration: AssociationConfiguration) -> [UInt8]? {
+    guard peer.algorithm(for: configuration.features) != nil else { return nil }
+    return Authentication.associationKey(
+      endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom, configuration.features.algorithms), peer.keyVector
+    )
+  }
+
+  /// Stale Cookie (RFC 9260 section 3.3.10.3), staleness in microseconds.
+  func staleReply(to packet: Packet, lifetime: TimeSpan, at now: Instant) -> ByteBuffer {
+    var builder = PacketBuilder(
+      PacketHeader(
+        sourcePort: packet.header.destinationPort, destinationPort: packet.header.sourcePort, verificationTag: peer.tag))
+    builder.append(.error) { $0.writeCause(3) { $0.writeInteger(UInt32(clamping: (now - made - lifetime).nanoseconds / 1_000)) } }
+    return builder.finish()
   }
 
   func sealed(secret: [UInt8], by authenticator: some Authenticator) -> ByteBuffer {
@@ -163,6 +190,15 @@ struct Cookie: Sendable {
     for address in addresses { bytes.writeAddressParameter(address) }
     bytes.writeInteger(UInt16(peer.keyVector.readableBytes))
     bytes.writeImmutableBuffer(peer.keyVector)
+    if !peer.extensions.isEmpty {
+      bytes.writeInteger(UInt8(clamping: peer.extensions.count))
+      bytes.writeBytes(peer.extensions.prefix(255))
+    }
+    if ties != (0, 0) {
+      if peer.extensions.isEmpty { bytes.writeInteger(UInt8(0)) }
+      bytes.writeInteger(ties.local)
+      bytes.writeInteger(ties.peer)
+    }
     bytes.writeBytes(authenticator.authenticationCode(key: secret, [bytes]))
     return bytes
   }
@@ -182,8 +218,11 @@ struct Cookie: Sendable {
       peer.addresses.append(address)
     }
     guard let vectorLength = rest.readInteger(as: UInt16.self), let vector = rest.readSlice(length: Int(vectorLength)) else { return nil }
-    peer.keyVector = vector
+    peer.readKeyVector(vector)
+    if let count = rest.readInteger(as: UInt8.self) { peer.extensions = rest.readBytes(length: Int(count)) ?? [] }
+    let ties = (rest.readInteger(as: UInt32.self) ?? 0, rest.readInteger(as: UInt32.self) ?? 0)
     self.init(made: Instant(nanoseconds: made), ours: ours, ourRandom: random, peer: peer)
+    self.ties = ties
   }
 }
 

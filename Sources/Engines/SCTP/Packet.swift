@@ -91,6 +91,7 @@ struct PacketBuilder {
   private(set) var bytes: ByteBuffer
   /// Where the AUTH chunk begins, if it has one: its code covers everything from there on (RFC 4895 section 6.2).
   private(set) var authenticationOffset: Int?
+  private(set) var algorithm = HMACAlgorithm.sha256
 
   init(_ header: PacketHeader, capacity: Int = 512) {
     bytes = ByteBufferAllocator().buffer(capacity: capacity)
@@ -102,6 +103,8 @@ struct PacketBuilder {
 
   var length: Int { bytes.readableBytes }
   var isEmpty: Bool { length == PacketHeader.length }
+  /// Nothing stands in it yet that is worth sending.
+  var isBare: Bool { length == PacketHeader.length + (authenticationOffset == nil ? 0 : algorithm.chunkLength) }
 
   /// Appends a chunk, padded; `write` writes its value.
   mutating func append(_ type: ChunkType, flags: UInt8 = 0, _ write: (inout ByteBuffer) -> Void = { _ in }) {
@@ -116,12 +119,13 @@ struct PacketBuilder {
   }
 
   /// Appends an AUTH chunk whose code is filled in by `finish`: everything behind it is covered.
-  mutating func appendAuthentication() {
+  mutating func appendAuthentication(_ algorithm: HMACAlgorithm) {
+    self.algorithm = algorithm
     authenticationOffset = length
     append(.authentication) { bytes in
       bytes.writeInteger(UInt16(0))  // the endpoint pair's shared key: we have one
-      bytes.writeInteger(Authentication.hmacSHA256)
-      bytes.writeRepeatingByte(0, count: Authentication.codeLength)
+      bytes.writeInteger(algorithm.rawValue)
+      bytes.writeRepeatingByte(0, count: algorithm.codeLength)
     }
   }
 

@@ -19,7 +19,7 @@ enum ParameterType {
   static let success: UInt16 = 0xc005
 }
 
-struct Parameter {
+struct Parameter: Sendable {
   var type: UInt16
   var value: ByteBuffer
 
@@ -95,15 +95,24 @@ struct Initiation: Sendable {
   var initialTSN: TSN
   var addresses: [IPAddress] = []
   var cookie: ByteBuffer?
-  /// The RANDOM, CHUNKS and HMAC-ALGO parameters as they stood, headers and all: the peer's part of the AUTH key (RFC 4895 section 6.1).
-  var keyVector = ByteBuffer()
+  /// The peer's part of the AUTH key (RFC 4895 section 6.1); see `keyVector`.
+  private var randomParameter: Parameter?
+  private var chunksParameter: Parameter?
+  private var algorithmsParameter: Parameter?
   var randomLength = 0
   var authenticatedChunks: [UInt8] = []
-  var offersSHA256 = false
+  /// In the peer's order of preference; what we do not know is left out.
+  var algorithms: [HMACAlgorithm] = []
   var extensions: [UInt8] = []
   var unrecognized: [ByteBuffer] = []
 
-  var offersAuthentication: Bool { randomLength > 0 && offersSHA256 }
+  /// The peer's first choice that we have too; nil: no AUTH between us.
+  func algorithm(for features: AssociationConfiguration.Features) -> HMACAlgorithm? {
+    guard features.authentication, randomLength > 0 else { return nil }
+    return algorithms.first { features.algorithms.contains($0) }
+  }
+  /// Whether or not we have its algorithm.
+  var offersAuthentication: Bool { randomLength > 0 }
   var offersASCONF: Bool { extensions.contains(ChunkType.asconf.rawValue) }
 
   init(tag: UInt32, receiveWindow: UInt32, outboundStreams: UInt16, inboundStreams: UInt16, initialTSN: TSN) {
@@ -136,13 +145,15 @@ struct Initiation: Sendable {
     case ParameterType.stateCookie: cookie = value
     case ParameterType.random:
       randomLength = value.readableBytes
-      keep(parameter)
+      randomParameter = parameter
     case ParameterType.chunkList:
       authenticatedChunks = Array(value.readableBytesView)
-      keep(parameter)
+      chunksParameter = parameter
     case ParameterType.hmacAlgorithms:
-      while let algorithm = value.readInteger(as: UInt16.self) { offersSHA256 = offersSHA256 || algorithm == Authentication.hmacSHA256 }
-      keep(parameter)
+      algorithmsParameter = parameter
+      while let algorithm = value.readInteger(as: UInt16.self) {
+        if let algorithm = HMACAlgorithm(rawValue: algorithm), algorithms.count < 8 { algorithms.append(algorithm) }
+      }
     case ParameterType.supportedExtensions: extensions = Array(value.readableBytesView)
     default:
       if Parameter.isReported(parameter.type) {
@@ -155,24 +166,40 @@ struct Initiation: Sendable {
     return true
   }
 
-  /// The key vector excludes padding (RFC 4895 section 6.1).
-  private mutating func keep(_ parameter: Parameter) {
-    keyVector.writeInteger(parameter.type)
-    keyVector.writeInteger(UInt16(parameter.value.readableBytes + 4))
-    keyVector.writeImmutableBuffer(parameter.value)
+  /// Reads RANDOM, CHUNKS and HMAC-ALGO again out of a key vector that a cookie has kept (it has no padding).
+  mutating func readKeyVector(_ vector: ByteBuffer) {
+    var rest = vector
+    while let type = rest.readInteger(as: UInt16.self), let length = rest.readInteger(as: UInt16.self), length >= 4,
+      let value = rest.readSlice(length: Int(length) - 4)
+    {
+      _ = read(Parameter(type: type, value: value))
+    }
   }
 
-  func write(into bytes: inout ByteBuffer, random: [UInt8]) {
+  /// In this order, however they stood in the chunk, and without padding (RFC 4895 section 6.1).
+  var keyVector: ByteBuffer {
+    var vector = ByteBuffer()
+    for parameter in [randomParameter, chunksParameter, algorithmsParameter].compactMap({ $0 }) {
+      vector.writeInteger(parameter.type)
+      vector.writeInteger(UInt16(parameter.value.readableBytes + 4))
+      vector.writeImmutableBuffer(parameter.value)
+    }
+    return vector
+  }
+
+  func write(into bytes: inout ByteBuffer, random: [UInt8], features: AssociationConfiguration.Features) {
     bytes.writeInteger(tag)
     bytes.writeInteger(receiveWindow)
     bytes.writeInteger(outboundStreams)
     bytes.writeInteger(inboundStreams)
     bytes.writeInteger(initialTSN.value)
     for address in addresses { bytes.writeAddressParameter(address) }
-    bytes.writeParameter(ParameterType.supportedExtensions) {
-      $0.writeBytes([ChunkType.authentication.rawValue, ChunkType.asconf.rawValue, ChunkType.asconfAck.rawValue])
+    if features.authentication {
+      var types: [ChunkType] = [.authentication]
+      if features.reconfiguration { types += [.asconf, .asconfAck] }
+      bytes.writeParameter(ParameterType.supportedExtensions) { $0.writeBytes(types.map(\.rawValue)) }
+      Authentication.writeParameters(into: &bytes, random: random, features.algorithms)
     }
-    Authentication.writeParameters(into: &bytes, random: random)
     if let cookie { bytes.writeParameter(ParameterType.stateCookie) { $0.writeImmutableBuffer(cookie) } }
     for parameter in unrecognized { bytes.writeParameter(ParameterType.unrecognized) { $0.writeImmutableBuffer(parameter) } }
   }

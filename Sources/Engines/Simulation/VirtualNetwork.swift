@@ -41,11 +41,12 @@ package struct VirtualNetwork<Payload: Sendable>: Sendable {
     return PipeID(value: pipes.count - 1)
   }
 
-  package mutating func send(_ payload: Payload, octets: Int, on id: PipeID) {
+  /// - Parameter lateness: how much longer than others this one takes; it may be overtaken then.
+  package mutating func send(_ payload: Payload, octets: Int, on id: PipeID, lateness: TimeSpan = .zero) {
     guard pipes[id.value].health == .well else { return }
     let start = max(now, pipes[id.value].busyUntil)
     pipes[id.value].busyUntil = start + pipes[id.value].rate.time(for: ByteCount(octets))
-    let arrival = Arrival(at: pipes[id.value].busyUntil + pipes[id.value].delay, number: sent, pipe: id, payload: payload)
+    let arrival = Arrival(at: pipes[id.value].busyUntil + pipes[id.value].delay + lateness, number: sent, pipe: id, payload: payload)
     sent += 1
     var index = arrivals.count
     while index > 0, arrivals[index - 1].at > arrival.at { index -= 1 }

@@ -55,6 +55,16 @@ package enum IPAddress: Hashable, Sendable {
   }
 }
 
+extension IPAddress {
+  /// 127.0.0.0/8 (RFC 1122 section 3.2.1.3) or ::1 (RFC 4291 section 2.5.3).
+  package var isLoopback: Bool {
+    switch self {
+    case .v4(let value): value >> 24 == 127
+    case .v6(let high, let low): high == 0 && low == 1
+    }
+  }
+}
+
 extension IPAddress: CustomStringConvertible {
   package var description: String {
     switch self {

@@ -78,7 +78,7 @@ private final class AgentState {
   /// Addresses that the controller has told us to announce, and that were not withdrawn.
   private var announced: [IPAddress: Endpoint] = [:]
   /// Sessions that have not acknowledged an announcement yet.
-  private var unacknowledged: [IPAddress: Int] = [:]
+  private var unacknowledged: [IPAddress: Set<ObjectIdentifier>] = [:]
   private var activeAddress: IPAddress?
 
   init(settings: AgentSettings, key: EndpointKey, loop: any EventLoop, logger: Logger) {
@@ -86,8 +86,7 @@ private final class AgentState {
     self.loop = loop
     self.logger = logger
     dialler = ServiceDialler(loop: loop, machine: settings.machine, addresses: settings.addresses, logger: logger)
-    var configuration = AssociationConfiguration(endpointKey: key.associationKey)
-    configuration.localAddresses = Array(settings.addresses.prefix(1))
+    let configuration = AssociationConfiguration(endpointKey: key.associationKey)
     let listener = Listener(
       configuration: configuration, authenticator: CryptoAuthenticator(), cookieSecret: EndpointKey.randomOctets(32),
       random: SystemRandomNumberGenerator())
@@ -123,18 +122,23 @@ private final class AgentState {
       for address in announced.keys.sorted(by: { $0.description < $1.description }) { session.announce(address) }
     case .moved: noteMove(of: session)
     case .announced(let address):
-      unacknowledged[address]? -= 1
-      if unacknowledged[address] == 0, let endpoint = announced[address] {
-        link?.report(.announced(machine: settings.machine, agent: endpoint, sessions: acceptor.count))
-      }
+      acknowledged(address, by: session)
     case .announcementRefused(let address, let reason):
       logger.warning("a client refused the address \(address): \(reason)")
     case .carrierClosed(let id, let reason): logger.debug("carrier closed", metadata: ["carrier.id": "\(id.value)", "reason": "\(reason)"])
     case .ended(let reason):
       acceptor.remove(session)
+      for address in unacknowledged.keys { acknowledged(address, by: session) }  // it will not any more
       logger.info("session ended: \(reason ?? "by its client")", metadata: ["sessions": "\(acceptor.count)"])
     case .peerAnnounced, .peerWithdrew, .withdrawn, .carrierSilent, .roundTrip: break
     }
+  }
+
+  private func acknowledged(_ address: IPAddress, by session: SessionDriver) {
+    guard unacknowledged[address]?.remove(ObjectIdentifier(session)) != nil, unacknowledged[address]?.isEmpty == true,
+      let endpoint = announced[address]
+    else { return }
+    link?.report(.announced(machine: settings.machine, agent: endpoint, sessions: acceptor.count))
   }
 
   /// The first session that moves tells which address works now; the link to the controller follows it.
@@ -152,7 +156,7 @@ private final class AgentState {
     case .prepare(_, let machine, let agent, _):
       guard machine == settings.machine, announced[agent.address] == nil else { return }
       announced[agent.address] = agent
-      unacknowledged[agent.address] = acceptor.count
+      unacknowledged[agent.address] = Set(acceptor.all.map { ObjectIdentifier($0) })
       logger.info("announcing \(agent.address)", metadata: ["sessions": "\(acceptor.count)"])
       for session in acceptor.all { session.announce(agent.address) }
     case .rollBack(_, let machine, let agent):
@@ -162,7 +166,8 @@ private final class AgentState {
       for session in acceptor.all { session.withdraw(agent.address) }
     case .fence(_, let machine, let agent):
       guard machine == settings.machine else { return }
-      announced[agent.address] = nil
+      announced = [:]
+      unacknowledged = [:]
       for session in acceptor.all {
         for address in session.association.localAddresses where address != agent.address { session.withdraw(address) }
       }

@@ -12,11 +12,13 @@ final class ServiceDialler {
 
   private let loop: any EventLoop
   private let ownNames: Set<String>
+  private let addresses: [IPAddress]
   private let logger: Logger
 
   init(loop: any EventLoop, machine: MachineID, addresses: [IPAddress], logger: Logger) {
     self.loop = loop
     self.logger = logger
+    self.addresses = addresses
     ownNames = Set(["localhost", "::1", machine.text.lowercased()] + addresses.map(\.description))
   }
 
@@ -32,6 +34,20 @@ final class ServiceDialler {
       logger.info("flow refused: \(target.host) is not this machine", metadata: ["flow.id": "\(flow)"])
       return hub.refuse(flow, .notAllowed)
     }
+    // A service may listen on loopback, or on one of the machine's addresses only; one that was named is meant.
+    var candidates = [IPAddress.v4(0x7f00_0001)] + addresses
+    if let named = IPAddress(target.host) { candidates = [named] }
+    dial(candidates[...], target.port) { result in
+      switch result {
+      case .success(let channel): hub.accept(flow, with: channel)
+      case .failure(let error): hub.refuse(flow, FlowRefusal(dialError: error))
+      }
+    }
+  }
+
+  /// The first address where somebody listens. Another one is tried only where the last refused; its refusal is the answer if all do.
+  private func dial(_ candidates: ArraySlice<IPAddress>, _ port: UInt16, then: @escaping (Result<any Channel, any Error>) -> Void) {
+    guard let address = candidates.first else { return }
     let connecting = ClientBootstrap(group: loop)
       .connectTimeout(ServiceDialler.timeout)
       .channelOption(.autoRead, value: false)
@@ -39,12 +55,12 @@ final class ServiceDialler {
       .channelOption(.maxMessagesPerRead, value: 1)
       .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 64 << 10))
       .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-      .connect(host: "127.0.0.1", port: Int(target.port))
+      .connect(host: "\(address)", port: Int(port))
     connecting.assumeIsolated().whenComplete { result in
-      switch result {
-      case .success(let channel): hub.accept(flow, with: channel)
-      case .failure(let error): hub.refuse(flow, FlowRefusal(dialError: error))
+      if case .failure(let error) = result, FlowRefusal(dialError: error) == .connectionRefused, candidates.count > 1 {
+        return self.dial(candidates.dropFirst(), port, then: then)
       }
+      then(result)
     }
   }
 }

@@ -59,6 +59,9 @@ package final class ClientService: Sendable {
   }
 
   private func check() throws(ClientError) {
+    for (index, machine) in settings.machines.enumerated() where settings.machines[..<index].contains(where: { $0.name == machine.name }) {
+      throw .machineTwice(machine.name)
+    }
     guard settings.socks != nil || settings.httpConnect != nil || !settings.forwards.isEmpty else { throw .nothingToDo }
     for forward in settings.forwards where !settings.machines.contains(where: { $0.name.text == forward.host }) {
       throw .unknownMachine(forward.host, in: "--forward")
@@ -148,13 +151,17 @@ private final class ClientState {
     let opened = settings.machines.compactMap { sessions[$0.name]?.open() }
     let limit = loop.makePromise(of: Void.self)
     let span = settings.connectLimit
-    let first = zip(settings.machines, agents).first { _ in true }
+    let bound = NIOLoopBound(self, eventLoop: loop)
     let timeout = loop.scheduleTask(in: .nanoseconds(span.nanoseconds)) {
-      guard let first else { return }
-      limit.fail(ClientError.agentUnreachable(first.0.name, first.1, reason: "no session within \(span.seconds) s"))
+      guard let (machine, agent) = bound.value.firstWithoutSession else { return }
+      limit.fail(ClientError.agentUnreachable(machine, agent, reason: "no session within \(span.seconds) s"))
     }
     EventLoopFuture.andAllSucceed(opened, on: loop).cascade(to: limit)
     return limit.futureResult.always { _ in timeout.cancel() }
+  }
+
+  private var firstWithoutSession: (MachineID, Endpoint)? {
+    zip(settings.machines, agents).first { sessions[$0.0.name]?.isOpen != true }.map { ($0.0.name, $0.1) }
   }
 
   func start() { link?.start() }
@@ -192,8 +199,19 @@ private final class ClientState {
     }
   }
 
+  /// The machine that a host means: its name, one of its addresses, or, where there is only one machine, a loopback address: what a service in the
+  /// machine calls itself when it is reached over the agent (FTP's answer to PASV).
+  private func session(for host: String) -> ClientSession? {
+    if let session = sessions[MachineID(host)] ?? sessions[MachineID(host.lowercased())] { return session }
+    guard let address = IPAddress(host) else { return host.lowercased() == "localhost" ? onlySession : nil }
+    if address.isLoopback { return onlySession }
+    return sessions.values.first { $0.isAt(address) }
+  }
+
+  private var onlySession: ClientSession? { sessions.count == 1 ? sessions.values.first : nil }
+
   private func open(_ target: FlowTarget, for client: any WaitingClient) {
-    guard let session = sessions[MachineID(target.host)] ?? sessions[MachineID(target.host.lowercased())] else {
+    guard let session = session(for: target.host) else {
       logger.warning(
         "flow refused: no machine is named \(target.host); known are \(sessions.keys.sorted().map(\.text).joined(separator: ", "))")
       return client.refuse(.unknownHost)

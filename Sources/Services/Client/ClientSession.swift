@@ -18,7 +18,8 @@ final class ClientSession {
   /// From the first flight on a new carrier to the agent's answer; through accelerators it includes the far side's dial.
   static let moveLimit = TimeAmount.seconds(5)
   /// How long FREEZE keeps the client from looking for the machine by itself: a pause that is longer has gone wrong.
-  static let freezeLimit = TimeAmount.seconds(120)
+  /// QEMU stops a guest for 300 ms unless told otherwise; 5 s are a pause that somebody should look at, and looking for the machine does it no harm.
+  static let freezeLimit = TimeAmount.seconds(5)
   /// How long a first flight may be parked: migrations of large machines over thin lines take minutes. After it GO finds the way without.
   static let parkLimit = TimeAmount.minutes(10)
   /// Every so many failures in a row the controller is told that the session is stuck.
@@ -31,21 +32,25 @@ final class ClientSession {
   private let key: EndpointKey
   private let carrierWindow: Int?
   private let limits: FlowLimits
-  private let logger: Logger
+  let logger: Logger
   private var random = SystemRandomNumberGenerator()
-  private var driver: SessionDriver?
-  private var recovery: Recovery
+  var driver: SessionDriver?
+  var recovery: Recovery
   private var lastCarrier: UInt64 = 0
   private var epoch: UInt64 = 0
-  private var attempt: Attempt?
-  private var activeCarrier: CarrierID?
+  var attempt: Attempt?
+  var activeCarrier: CarrierID?
   private var isFrozen = false
   private var thaw: Scheduled<Void>?
   private var opening: EventLoopPromise<Void>?
-  private var hasEnded = false
+  /// Closed for good: stopped, or never opened.
+  var hasEnded = false
+  /// The session has ended, and a new one is being opened in its place.
+  private var isReopening = false
+  private var isEstablished = false
 
   /// One try to reach the agent over a new carrier.
-  private struct Attempt {
+  struct Attempt {
     var number: UInt64
     var place: Recovery.Place
     /// The GO it serves, and when that was taken; nil for a recovery of our own.
@@ -54,17 +59,17 @@ final class ClientSession {
     var timer: Scheduled<Void>?
   }
   /// A first flight that waits, beside the machine's future place, for the machine.
-  private struct Parked {
+  struct Parked {
     var number: UInt64
     var place: Recovery.Place
     /// Nil while it is being dialled.
     var carrier: Carrier?
   }
-  private var parked: Parked?
+  var parked: Parked?
   /// The parked flight has moved the session before GO came: where to, and when.
-  private var earlyMove: (place: Recovery.Place, at: NIODeadline)?
-  private var attempts: UInt64 = 0
-  private var pendingGo: (epoch: UInt64, taken: NIODeadline)?
+  var earlyMove: (place: Recovery.Place, at: NIODeadline)?
+  var attempts: UInt64 = 0
+  var pendingGo: (epoch: UInt64, taken: NIODeadline)?
 
   init(machine: MachineID, agent: Endpoint, key: EndpointKey, carrierWindow: Int?, limits: FlowLimits, loop: any EventLoop, logger: Logger)
   {
@@ -91,6 +96,44 @@ final class ClientSession {
       }
     }
     return promise.futureResult
+  }
+
+  var isOpen: Bool { isEstablished }
+
+  /// Whether this is one of the machine's addresses, as far as they are known.
+  func isAt(_ address: IPAddress) -> Bool { recovery.knows(address) || driver?.association.peerAddresses.contains(address) == true }
+
+  /// The agent was started again, or has given the session up: its flows are gone, and the next ones get a new session.
+  private func reopen() {
+    guard !hasEnded else { return }
+    isReopening = true
+    driver = nil
+    activeCarrier = nil
+    parked = nil
+    attempts += 1
+    let number = attempts
+    let delay = recovery.delay(using: &random)
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let timer = loop.scheduleTask(in: .nanoseconds(delay.nanoseconds)) { bound.value.dialAgain(number) }
+    attempt = Attempt(number: number, place: recovery.next, timer: timer)
+  }
+
+  private func dialAgain(_ number: UInt64) {
+    guard let attempt, attempt.number == number, !hasEnded else { return }
+    dial(attempt.place) { [weak self] result in
+      guard let self, self.attempt?.number == number, !self.hasEnded else {
+        if case .success(let dialled) = result { dialled.carrier.close("a newer try has taken its place") }
+        return
+      }
+      self.attempt = nil
+      switch result {
+      case .success(let dialled): self.begin(on: dialled)
+      case .failure(let error):
+        self.logger.debug("no new session with machine \(self.machine) yet: \(describe(error))")
+        self.recovery.failed()
+        self.reopen()
+      }
+    }
   }
 
   private func begin(on dialled: Dialled) {
@@ -211,76 +254,24 @@ extension ClientSession {
     }
     guard token.epoch > epoch else { return }  // it comes several ways and several times
     epoch = token.epoch
+    let place = Recovery.Place(agent: token.agent, path: token.path)
+    if activeCarrier != nil, attempt == nil, earlyMove == nil, place == recovery.destination {  // where it is already
+      unfreeze()
+      return report(.moved(machine: machine, epoch: epoch, goToConfirmedMilliseconds: 0))
+    }
     logger.info("GO: machine \(machine) is at \(token.agent)", metadata: ["epoch": "\(epoch)", "path": "\(token.path)"])
     unfreeze()
-    recovery.head(for: Recovery.Place(agent: token.agent, path: token.path))
+    recovery.head(for: place)
     pendingGo = (epoch, .now())
+    if isReopening { return }  // the new session is opened there, or moved there when it stands
     give(upOn: "a new GO came")
     if !takeParked(at: recovery.destination) { tryNow() }
   }
-}
 
-// MARK: - The parked first flight
-
-extension ClientSession {
-  /// PREPARE. A path through accelerators can be gone now, up to the one beside the machine's future place; there the first flight waits for the machine.
-  private func prepare(_ place: Recovery.Place) {
-    guard case .accelerated = place.path else { return dropParked("the path is direct") }
-    guard driver != nil, !hasEnded, parked?.place != place else { return }
-    dropParked("the path has changed")
-    earlyMove = nil
-    attempts += 1
-    let number = attempts
-    parked = Parked(number: number, place: place)
-    dial(place, answerLimit: ClientSession.parkLimit) { [weak self] result in
-      guard let self, let driver = self.driver, self.parked?.number == number, !self.hasEnded else {
-        if case .success(let dialled) = result { dialled.carrier.close("nobody waits for it any more") }
-        return
-      }
-      switch result {
-      case .success(let dialled):
-        self.parked?.carrier = dialled.carrier
-        driver.open(dialled.carrier, local: dialled.local, remote: dialled.remote)
-        if !driver.park(on: dialled.carrier.id, localAddress: dialled.local) { self.dropParked("another request is out") }
-      case .failure(let error):
-        self.logger.debug("no first flight parked for \(place.agent): \(describe(error))")
-        self.parked = nil
-      }
-    }
-  }
-
-  private func dropParked(_ reason: String) {
-    guard let dropped = parked else { return }
-    parked = nil
-    guard let carrier = dropped.carrier else { return }
-    driver?.unpark()
-    carrier.close(reason)
-  }
-
-  /// GO, and a first flight is there already, or has done it already. False: the client has to go itself.
-  private func takeParked(at place: Recovery.Place) -> Bool {
-    if let move = earlyMove, move.place == place, activeCarrier != nil, let go = pendingGo {
-      report(.moved(machine: machine, epoch: go.epoch, goToConfirmedMilliseconds: -milliseconds(from: move.at, to: go.taken)))
-      pendingGo = nil
-      earlyMove = nil
-      return true
-    }
-    guard let parked, parked.place == place, let carrier = parked.carrier else {
-      dropParked("GO leads elsewhere")
-      return false
-    }
-    attempts += 1
-    attempt = Attempt(number: attempts, place: place, go: pendingGo, carrier: carrier.id)
-    limitMove(of: carrier)
-    return true
-  }
-
-  private func noteEarlyMove(to place: Recovery.Place) {
-    give(upOn: "the parked first flight was quicker")
-    recovery.succeeded(at: place)
-    earlyMove = (place, .now())
-    logger.info("session with machine \(machine) has moved by its parked first flight", metadata: ["agent": "\(place.agent)"])
-    report(.event("session with machine \(machine) moved to \(place.agent) by its parked first flight"))
+  /// A GO that came while there was no session.
+  private func serveGo() {
+    guard pendingGo != nil else { return }
+    tryNow()
   }
 }
 
@@ -290,6 +281,14 @@ extension ClientSession {
   private func note(_ event: SessionEvent) {
     switch event {
     case .established:
+      isEstablished = true
+      if isReopening {
+        isReopening = false
+        recovery.succeeded(at: recovery.next)
+        logger.notice("a new session with machine \(machine) is open")
+        report(.event("a new session with machine \(machine) is open"))
+        serveGo()
+      }
       opening?.succeed(())
       opening = nil
     case .moved(let carrier): confirmMove(to: carrier)
@@ -308,7 +307,7 @@ extension ClientSession {
   private func lost(_ carrier: CarrierID, _ reason: String) {
     if opening != nil { return fail(ClientError.agentUnreachable(machine, recovery.destination.agent, reason: reason)) }
     if carrier == activeCarrier { activeCarrier = nil }
-    guard !hasEnded else { return }
+    guard !hasEnded, !isReopening else { return }  // the association's own end follows
     if carrier == parked?.carrier?.id { parked = nil }
     if carrier == attempt?.carrier {
       give(upOn: reason)
@@ -322,15 +321,19 @@ extension ClientSession {
 
   private func end(_ reason: String?) {
     guard !hasEnded else { return }  // by `close`, or by what kept it from opening
-    let wasOpening = opening != nil
-    hasEnded = true
+    isEstablished = false
     attempt?.timer?.cancel()
     attempt = nil
-    if wasOpening {
+    if opening != nil {
+      hasEnded = true
       fail(ClientError.sessionRefused(machine, recovery.destination.agent, reason: reason ?? "it was shut down"))
     } else {
-      logger.error("session with machine \(machine) ended: \(reason ?? "shut down by its agent")")
-      report(.stuck(machine: machine, epoch: epoch, reason: "session ended: \(reason ?? "shut down by its agent")"))
+      if !isReopening {
+        logger.error("session with machine \(machine) ended: \(reason ?? "shut down by its agent"); opening a new one")
+        report(.stuck(machine: machine, epoch: epoch, reason: "session ended: \(reason ?? "shut down by its agent")"))
+      }
+      recovery.failed()
+      reopen()
     }
   }
 
@@ -384,7 +387,7 @@ extension ClientSession {
   }
 
   /// The agent has so long to answer the first flight of this attempt.
-  private func limitMove(of carrier: Carrier) {
+  func limitMove(of carrier: Carrier) {
     attempt?.timer?.cancel()
     let bound = NIOLoopBound((session: self, carrier: carrier), eventLoop: loop)
     let number = attempt?.number
@@ -410,18 +413,19 @@ extension ClientSession {
       report(.moved(machine: machine, epoch: go.epoch, goToConfirmedMilliseconds: took))
       pendingGo = nil
     } else {
+      logger.info("session with machine \(machine) recovered at \(attempt.place.agent)")
       report(.event("session with machine \(machine) recovered at \(attempt.place.agent)"))
     }
     self.attempt = nil
   }
 
-  private func give(upOn reason: String) {
+  func give(upOn reason: String) {
     attempt?.timer?.cancel()
     attempt = nil
     logger.debug("a try to reach machine \(machine) was given up: \(reason)")
   }
 
-  private func dial(
+  func dial(
     _ place: Recovery.Place, answerLimit: TimeAmount = InterceptionLimits.answer, then: @escaping (Result<Dialled, any Error>) -> Void
   ) {
     lastCarrier += 1
@@ -459,10 +463,10 @@ extension ClientSession {
   }
 }
 
-private func milliseconds(from: NIODeadline, to: NIODeadline) -> Double { Double((to - from).nanoseconds) / 1e6 }
+func milliseconds(from: NIODeadline, to: NIODeadline) -> Double { Double((to - from).nanoseconds) / 1e6 }
 
 /// A connection that stands, with its carrier in place.
-private struct Dialled {
+struct Dialled {
   var carrier: Carrier
   var local: IPAddress
   var remote: IPAddress

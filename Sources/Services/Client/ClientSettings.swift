@@ -96,6 +96,7 @@ package enum ClientError: Error, CustomStringConvertible {
   case agentUnreachable(MachineID, Endpoint, reason: String)
   case sessionRefused(MachineID, Endpoint, reason: String)
   case unknownMachine(String, in: String)
+  case machineTwice(MachineID)
   case unknownHost(MachineID, Location, reason: String)
   case nothingToDo
 
@@ -107,6 +108,7 @@ package enum ClientError: Error, CustomStringConvertible {
       "client: no agent of machine \(machine) answers at \(agent): \(reason); is `longhaul agent` running there, and is the address right?"
     case .sessionRefused(let machine, let agent, let reason):
       "client: the agent of machine \(machine) at \(agent) refused the session: \(reason)"
+    case .machineTwice(let machine): "client: --vm names the machine \(machine) twice; leave one"
     case .unknownHost(let machine, let agent, let reason):
       "client: no address found for the agent of machine \(machine) at \(agent): \(reason); correct --vm, or give an address"
     case .unknownMachine(let host, let option): "client: \(option) names the machine \(host), which no --vm gives"

@@ -45,6 +45,8 @@ struct Recovery {
 
   mutating func withdraw(_ address: IPAddress) { announced.removeAll { $0 == address } }
 
+  func knows(_ address: IPAddress) -> Bool { destination.agent.address == address || announced.contains(address) }
+
   /// Where to try next.
   var next: Place {
     if failures < Recovery.triesThroughAccelerator { return destination }

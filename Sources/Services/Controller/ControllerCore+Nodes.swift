@@ -59,12 +59,20 @@ extension ControllerCore {
           continue
         }
         trackers[machine]?.join(description.node, at: now)
+        homecomers.removeAll { $0.client == description.node && $0.machine == machine }
+        homecomers.append(Homecomer(client: description.node, machine: machine, since: now))
         settle(machine)
       }
     case .agent:
       guard let machine = description.machine else { return }
       trackers[machine]?.joinAgent(at: now)
       settle(machine)
+      // A FENCE may have been lost with the agent's link, which breaks when its machine moves.
+      if let standing = trackers[machine]?.standing {
+        send(
+          .fence(migration: MigrationID("\(machine)-\(standing.epoch)"), machine: machine, agent: standing.place.agent),
+          to: description.node)
+      }
     case .accelerator: break
     }
   }

@@ -38,6 +38,8 @@ actor ControllerCore {
   private var followers: [EventStream] = []
   /// Entries that are kept already, but not yet logged and sent to followers: orders go first.
   private var untold: [TimelineEntry] = []
+  /// Clients that have registered, and have not been told yet where their machine is.
+  var homecomers: [Homecomer] = []
   private var alarm: (at: Instant, task: Task<Void, Never>)?
 
   init(settings: ControllerSettings, key: EndpointKey, watchers: [MachineID: [SiteID: any HypervisorWatcher]], logger: Logger) {
@@ -104,6 +106,37 @@ actor ControllerCore {
       // Only a number without a text in JSON (infinity) can do this; the order's figures were checked when they came in.
       logger.error("an order for \(node) has no JSON: \(error)")
     }
+  }
+
+  // MARK: Where machines are
+
+  /// A client that has registered and should hear where its machine is: it may have slept through a migration, or the controller may have.
+  struct Homecomer: Sendable {
+    var client: NodeID
+    var machine: MachineID
+    var since: Instant
+  }
+
+  /// How long the path to the machine may be unmeasured before the client is told all the same: probes come every second, and this is looked at every two.
+  static let estimatePatience = TimeSpan.seconds(4 as Int64)
+
+  /// Tells the clients that have registered where their machines are: a GO in the epoch that holds, which one that is there already ignores.
+  private func sendHome() {
+    let now = ControllerCore.now
+    for entry in homecomers {
+      guard let standing = trackers[entry.machine]?.standing, let site = nodes[entry.client]?.description.site else { continue }
+      let path = PathID(from: site, to: standing.place.site)
+      let isKnown = book.table.estimate(of: path, at: now) != nil
+      guard isKnown || now - entry.since >= ControllerCore.estimatePatience else { continue }
+      let choice = book.clientPath(decide(path, at: now), on: path).choice
+      let token = GoToken(
+        machine: entry.machine, epoch: standing.epoch, agent: standing.place.agent, path: choice,
+        expires: WallClock.seconds + ControllerCore.goLifetimeSeconds)
+      send(.go(migration: MigrationID("\(entry.machine)-\(standing.epoch)"), token: key.sign(token)), to: entry.client)
+      homecomers.removeAll { $0.client == entry.client && $0.machine == entry.machine }
+    }
+    // A handover that has begun tells its clients itself; a machine that nobody knows of cannot be told of.
+    homecomers.removeAll { nodes[$0.client] == nil || trackers[$0.machine]?.isInHandover == true }
   }
 
   // MARK: Paths
@@ -194,6 +227,7 @@ actor ControllerCore {
       }
       followers.removeAll { !$0.send(EventStream.keepAlive) }
       spreadTargets()
+      sendHome()
       tell()
     }
     stop()

@@ -56,7 +56,7 @@ final class BenchHypervisor: Sendable {
   }
 
   /// An event, stamped with this moment unless another is given.
-  func say(_ name: String, _ data: JSON? = nil, atMicroseconds stamp: Int64 = Download.wallMicroseconds()) {
+  func say(_ name: String, _ data: JSON? = nil, atMicroseconds stamp: Int64 = wallMicroseconds()) {
     var event: [String: JSON] = [
       "event": .string(name),
       "timestamp": .object(["seconds": .integer(stamp / 1_000_000), "microseconds": .integer(stamp % 1_000_000)]),

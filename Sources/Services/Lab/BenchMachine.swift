@@ -5,7 +5,7 @@ import Vocabulary
 /// The "machine" of the handover bench: a namespace with both of a guest's addresses, and in it the agent and a paced source. It is stopped and continued as a guest is;
 /// what a guest's memory holds is here in the memory of two processes, so nothing has to be copied.
 ///
-/// One network card (`eth0`, a bridge of its own) has a cable to each center; the center's end of one of them is up, and while the machine is stopped neither is.
+/// One network card (`eth0`, a bridge of its own) has a cable to each center; the bridge of one center forwards to it, and while the machine is stopped neither does.
 final class BenchMachine: Sendable {
   static let space = Topology.space("vm")
   static let sourcePort = 9_000
@@ -41,6 +41,7 @@ final class BenchMachine: Sendable {
     }
     var ports: [String: BenchPort] = [:]
     for place in Place.all { ports[place.site] = try BenchPort("vm", in: place.space) }
+    try ports[Place.two.site]?.set(isForwarding: false)
     self.ports = ports
     card = try BenchPort("eth0", in: BenchMachine.space)
     let arguments = Nodes.agentArguments(settings, keyFile: keyFile)
@@ -77,6 +78,7 @@ final class BenchMachine: Sendable {
       try space.ip("link", "set", place.device, "master", "eth0")
       try space.ip("link", "set", place.device, "up")
       try place.space.ip("link", "set", "vm", "master", "br0")
+      try place.space.ip("link", "set", "vm", "up")
       // As in the guest's init (GuestImage+Scripts.swift): the source address decides the way out, so that each works at its own site only.
       let net = "10.\(number + 1).0"
       let table = "\(101 + number)"
@@ -87,19 +89,18 @@ final class BenchMachine: Sendable {
       let metric = number == 0 ? "0" : "100"
       try space.ip("route", "add", "default", "via", "\(net).1", "dev", "eth0", "src", place.address, "metric", metric)
     }
-    try Place.one.space.ip("link", "set", "vm", "up")
   }
 
   /// No instruction runs and no packet comes or goes from here on.
   func stop(at place: Place) throws {
     try check()
     for process in [agent, source] { kill(process.pid, SIGSTOP) }
-    try ports[place.site]?.set(isUp: false)
+    try ports[place.site]?.set(isForwarding: false)
   }
 
   /// It runs at the place, and its card says so, as a guest's does.
   func resume(at place: Place) throws {
-    try ports[place.site]?.set(isUp: true)
+    try ports[place.site]?.set(isForwarding: true)
     for process in [agent, source] { kill(process.pid, SIGCONT) }
     let octets = place.address.split(separator: ".").compactMap { UInt8($0) }
     try card.announce(octets, hardware: BenchMachine.hardware)

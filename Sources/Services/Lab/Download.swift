@@ -30,8 +30,10 @@ package final class Download: Sendable {
     var audit: DownloadAudit
     var reads: [Read] = []
     var octets = 0
-    var isOver = false
   }
+
+  /// A download that stands still for so long will not go on: the client looks for its machine after 5 s, and the controller gives a move 30 s.
+  static let stallLimit = TimeSpan.seconds(90 as Int64)
 
   /// The number of octets so far, the newest only; it ends with the download.
   let progress: AsyncStream<Int>
@@ -52,13 +54,14 @@ package final class Download: Sendable {
     let pipe: (read: Int32, write: Int32)
     do { pipe = try Program.pipe() } catch { throw .downloadFailed("\(error)") }
     defer { close(pipe.write) }
-    // Nothing of curl's own may wait: no buffer on its way out, and no limit that a slow path would meet.
+    // Nothing of curl's own may wait: no buffer on its way out.
     let command = [
-      "curl", "--silent", "--show-error", "--no-buffer", "--connect-timeout", "30", "--socks5-hostname", proxy, "--write-out",
+      "curl", "--silent", "--show-error", "--no-buffer", "--connect-timeout", "30", "--speed-limit", "1", "--speed-time",
+      "\(Int(Download.stallLimit.seconds))", "--socks5-hostname", proxy, "--write-out",
       "%{stderr}connections %{num_connects}\\n", "ftp://vm/\(name)",
     ]
     started = .now
-    startedAtMicroseconds = Download.wallMicroseconds()
+    startedAtMicroseconds = wallMicroseconds()
     curl = try ChildProcess("curl", Topology.pc.command(command), log: folder.file("curl.log"), output: pipe.write)
     let reader = pipe.read
     drained.enter()
@@ -77,12 +80,6 @@ package final class Download: Sendable {
       sink.finish()
       drained.leave()
     }
-  }
-
-  static func wallMicroseconds() -> Int64 {
-    var now = timespec()
-    clock_gettime(CLOCK_REALTIME, &now)
-    return Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1_000
   }
 
   /// Since its start.
@@ -113,4 +110,11 @@ package final class Download: Sendable {
   }
 
   func stop() { curl.end() }
+}
+
+/// Of the wall clock, since 1970, for what is compared with the stamps of other programs of this machine.
+func wallMicroseconds() -> Int64 {
+  var now = timespec()
+  clock_gettime(CLOCK_REALTIME, &now)
+  return Int64(now.tv_sec) * 1_000_000 + Int64(now.tv_nsec) / 1_000
 }

@@ -190,6 +190,7 @@ extension HandoverExperiment {
     let migration = try await LiveMigration(from: source, to: destination, settings)
     progress.step("QEMU copies the guest's memory to Center 2")
     let progress = self.progress
+    defer { progress.memory(nil) }
     async let ending = migration.ending { share in progress.memory(share) }
     if settings.migration == .cancel || settings.migration == .killDestination { try await migration.interrupt(settings.migration) }
     return try await ending

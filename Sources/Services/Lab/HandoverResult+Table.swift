@@ -17,10 +17,12 @@ extension HandoverResult {
     func figure(_ value: Double?, _ unit: String) -> String { value.map { String(format: "%.1f %@", $0, unit) } ?? "-" }
     line("rate after / before", String(format: "%.2f", rateAfterMbps / max(rateBeforeMbps, 0.001)))
     line("file", "\(bytes) octets, SHA-256 \(sha256Matches ? "right" : "WRONG"), \(bytesLost) lost, \(bytesDuplicated) twice")
-    line("application connections", "\(applicationConnections) (one control, one data: none reopened)")
+    line(
+      "application connections",
+      "\(applicationConnections)" + (applicationConnections == 2 ? " (one control, one data: none reopened)" : ""))
     line("migration", migrationOutcome ?? "none")
     if migrationOutcome != nil {
-      line("accelerators", (acceleratorInserted ? "inserted: " : "not inserted: ") + (insertionReason ?? "-"))
+      line("accelerators", acceleratorsText)
       line("hypervisor's downtime", figure(hypervisorDowntimeMilliseconds, "ms (STOP to RESUME)"))
       line("longest gap at application", figure(interruptionMilliseconds, "ms"))
       line("of that ours", figure(ownInterruptionMilliseconds, "ms"))
@@ -37,6 +39,12 @@ extension HandoverResult {
         lateness.reduce(0) { $0 + $1.droppedByQueue }, lateness.reduce(0) { $0 + $1.droppedByLoss }))
     if !faults.isEmpty { lines += [""] + faults.map { "FAULT: \($0)" } }
     return lines.joined(separator: "\n") + "\n"
+  }
+
+  private var acceleratorsText: String {
+    if acceleratorInserted { return "inserted: \(insertionReason ?? "-")" }
+    return settings.migration == LabSettings.Migration.complete.rawValue
+      ? "not inserted: \(insertionReason ?? "-")" : "not needed: the machine stayed"
   }
 
   private func row(_ name: String, _ before: Double?, _ after: Double?, _ unit: String) -> String {

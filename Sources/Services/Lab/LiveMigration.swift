@@ -21,6 +21,8 @@ struct LiveMigration: Sendable {
 
   private let source: VirtualMachine
   private let destination: VirtualMachine
+  /// By the wall clock that QEMU stamps its events with, microseconds since 1970.
+  private let begunAt: Int64
 
   /// Begins it: when this returns the memory is being copied.
   init(from source: VirtualMachine, to destination: VirtualMachine, _ settings: LabSettings) async throws {
@@ -35,13 +37,17 @@ struct LiveMigration: Sendable {
       .object(["max-bandwidth": .integer(rate), "downtime-limit": .integer(LiveMigration.downtimeMilliseconds)]))
     let uri = JSON.object(["uri": .string(LiveMigration.target)])
     try await destination.qmp.execute("migrate-incoming", uri)
+    begunAt = wallMicroseconds()
     try await source.qmp.execute("migrate", uri)
   }
 
   /// Ends it in the middle, one way or the other.
   func interrupt(_ how: LabSettings.Migration) async throws {
     while true {
-      let ram = try await source.qmp.execute("query-migrate")["ram"]
+      let state = try await source.qmp.execute("query-migrate")
+      let ram = state["ram"]
+      // Over already, one way or the other: `ending` says which.
+      if let status = state["status"]?.text, ["completed", "failed", "cancelled"].contains(status) { return }
       if let remaining = ram?["remaining"]?.double, let total = ram?["total"]?.double, remaining > 0,
         remaining < LiveMigration.halfWay * total
       {
@@ -56,12 +62,9 @@ struct LiveMigration: Sendable {
   func ending(_ share: @escaping @Sendable (Double) -> Void) async throws -> Ending {
     try await withThrowingTaskGroup(of: Ending?.self) { group in
       group.addTask {
-        var hasBegun = false  // events of the guest's own arrival may stand before those of its departure
-        for await event in source.qmp.events where event.name == "MIGRATION" {
-          let status = event.data["status"]?.text
-          if status == "setup" || status == "active" { hasBegun = true }
-          guard hasBegun else { continue }
-          switch status {
+        // Events of the guest's own arrival may stand before those of its departure.
+        for await event in source.qmp.events where event.name == "MIGRATION" && event.atMicroseconds ?? .max >= begunAt {
+          switch event.data["status"]?.text {
           case "completed": return .completed
           case "cancelled": return .cancelled
           case "failed":

@@ -1,15 +1,21 @@
 import Glibc
 
 /// A blocking TCP socket on loopback, as a plain application has one. Every wait has a limit, so that a test fails instead of hanging.
-final class Socket: Sendable {
-  let descriptor: Int32
+package final class Socket: Sendable {
+  package let descriptor: Int32
 
-  static let limit = timeval(tv_sec: 20, tv_usec: 0)
+  package static let limit = timeval(tv_sec: 20, tv_usec: 0)
 
-  struct Failure: Error, CustomStringConvertible {
-    let call: String
-    let code: Int32
-    var description: String { "\(call): \(String(cString: strerror(code)))" }
+  package struct Failure: Error, CustomStringConvertible {
+    package let call: String
+    package let code: Int32
+
+    package init(call: String, code: Int32) {
+      self.call = call
+      self.code = code
+    }
+
+    package var description: String { "\(call): \(String(cString: strerror(code)))" }
   }
 
   private init(_ descriptor: Int32) {
@@ -36,14 +42,14 @@ final class Socket: Sendable {
     }
   }
 
-  static func connect(_ port: UInt16) throws -> Socket {
+  package static func connect(_ port: UInt16) throws -> Socket {
     let socket = Socket(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
     guard with(port, 0x7f00_0001, { Glibc.connect(socket.descriptor, $0, $1) }) == 0 else { throw Failure(call: "connect", code: errno) }
     return socket
   }
 
   /// On every loopback address.
-  static func listen(receiveBuffer: Int32? = nil) throws -> (socket: Socket, port: UInt16) {
+  package static func listen(receiveBuffer: Int32? = nil) throws -> (socket: Socket, port: UInt16) {
     let socket = Socket(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
     if let receiveBuffer { socket.setReceiveBuffer(receiveBuffer) }  // what it accepts inherits it
     guard with(0, 0, { Glibc.bind(socket.descriptor, $0, $1) }) == 0, Glibc.listen(socket.descriptor, 512) == 0 else {
@@ -58,15 +64,15 @@ final class Socket: Sendable {
   }
 
   /// A port where nobody listens.
-  static func freePort() throws -> UInt16 { try listen().port }
+  package static func freePort() throws -> UInt16 { try listen().port }
 
-  func accept() throws -> Socket {
+  package func accept() throws -> Socket {
     let descriptor = Glibc.accept(descriptor, nil, nil)
     guard descriptor >= 0 else { throw Failure(call: "accept", code: errno) }
     return Socket(descriptor)
   }
 
-  func write(_ bytes: [UInt8]) throws {
+  package func write(_ bytes: [UInt8]) throws {
     var sent = 0
     while sent < bytes.count {
       let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
@@ -76,7 +82,7 @@ final class Socket: Sendable {
   }
 
   /// Up to `count` octets; empty at the end of the stream.
-  func read(atMost count: Int = 65_536) throws -> [UInt8] {
+  package func read(atMost count: Int = 65_536) throws -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: count)
     let got = bytes.withUnsafeMutableBytes { Glibc.recv(descriptor, $0.baseAddress, $0.count, 0) }
     guard got >= 0 else { throw Failure(call: "recv", code: errno) }
@@ -84,7 +90,7 @@ final class Socket: Sendable {
     return Array(bytes.prefix(got))
   }
 
-  func read(exactly count: Int) throws -> [UInt8] {
+  package func read(exactly count: Int) throws -> [UInt8] {
     var bytes: [UInt8] = []
     while bytes.count < count {
       let part = try read(atMost: count - bytes.count)
@@ -94,7 +100,7 @@ final class Socket: Sendable {
     return bytes
   }
 
-  func readToEnd() throws -> [UInt8] {
+  package func readToEnd() throws -> [UInt8] {
     var bytes: [UInt8] = []
     while true {
       let part = try read()
@@ -104,7 +110,7 @@ final class Socket: Sendable {
   }
 
   /// True if the connection ends with a RST, whatever comes before it.
-  func endsWithReset() throws -> Bool {
+  package func endsWithReset() throws -> Bool {
     do {
       while try !read().isEmpty {}
       return false
@@ -113,10 +119,10 @@ final class Socket: Sendable {
     }
   }
 
-  func endOutput() { shutdown(descriptor, Int32(SHUT_WR)) }
+  package func endOutput() { shutdown(descriptor, Int32(SHUT_WR)) }
 
   /// Closes so that the peer sees a RST.
-  func reset() {
+  package func reset() {
     var option = linger(l_onoff: 1, l_linger: 0)
     setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
     disconnect()
@@ -135,7 +141,7 @@ final class Socket: Sendable {
   }
 
   /// Writes without waiting; how many octets the kernel took, 0 when it takes none.
-  func writeSome(_ bytes: [UInt8]) throws -> Int {
+  package func writeSome(_ bytes: [UInt8]) throws -> Int {
     let count = bytes.withUnsafeBytes {
       Glibc.send(descriptor, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL) | Int32(MSG_DONTWAIT))
     }
@@ -145,13 +151,13 @@ final class Socket: Sendable {
   }
 
   /// Waits until the kernel takes octets again; false if it has not within `milliseconds`.
-  func waitForRoom(_ milliseconds: Int32) -> Bool {
+  package func waitForRoom(_ milliseconds: Int32) -> Bool {
     var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
     return poll(&entry, 1, milliseconds) > 0
   }
 
   /// True once writing fails, tried for so long.
-  func writingFails(within limit: Duration) -> Bool {
+  package func writingFails(within limit: Duration) -> Bool {
     let until = ContinuousClock.now + limit
     while ContinuousClock.now < until {
       do { _ = try writeSome([1]) } catch { return true }
@@ -161,18 +167,29 @@ final class Socket: Sendable {
   }
 
   /// Octets, an end or an error can be read.
-  var hasInput: Bool {
+  package var hasInput: Bool {
     var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
     return poll(&entry, 1, 0) > 0
   }
 
-  func setReceiveBuffer(_ octets: Int32) {
+  package func setReceiveBuffer(_ octets: Int32) {
     var octets = octets
     setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &octets, socklen_t(MemoryLayout<Int32>.size))
   }
 
+  /// SOCKS5 (RFC 1928) CONNECT to a name; returns the reply code, 0 if the far side is connected.
+  package func socks(to host: String, _ port: UInt16) throws -> UInt8 {
+    try write([5, 1, 0])
+    guard try read(exactly: 2) == [5, 0] else { throw Failure(call: "SOCKS method", code: 0) }
+    try write([5, 1, 0, 3, UInt8(host.utf8.count)] + Array(host.utf8) + [UInt8(port >> 8), UInt8(port & 255)])
+    let head = try read(exactly: 4)
+    let rest = head[3] == 1 ? 6 : head[3] == 4 ? 18 : Int(try read(exactly: 1)[0]) + 2
+    _ = try read(exactly: rest)
+    return head[1]
+  }
+
   /// The head of an HTTP answer, up to and with its empty line, read octet by octet so that nothing behind it is taken.
-  func head() throws -> String {
+  package func head() throws -> String {
     var bytes: [UInt8] = []
     while !bytes.suffix(4).elementsEqual(Array("\r\n\r\n".utf8)) { bytes += try read(exactly: 1) }
     return String(decoding: bytes, as: UTF8.self)
@@ -180,7 +197,9 @@ final class Socket: Sendable {
 }
 
 /// Both ends send at once, end their sending, and read to the other's end: what each of them got.
-func exchange(_ client: Socket, _ up: [UInt8], _ server: Socket, _ down: [UInt8]) async throws -> (atServer: [UInt8], atClient: [UInt8]) {
+package func exchange(_ client: Socket, _ up: [UInt8], _ server: Socket, _ down: [UInt8]) async throws -> (
+  atServer: [UInt8], atClient: [UInt8]
+) {
   async let sendingUp: Void = onThread {
     try client.write(up); client.endOutput()
   }
@@ -195,7 +214,7 @@ func exchange(_ client: Socket, _ up: [UInt8], _ server: Socket, _ down: [UInt8]
 }
 
 /// Runs blocking work on a thread of its own.
-func onThread<T: Sendable>(_ work: @escaping @Sendable () throws -> T) async throws -> T {
+package func onThread<T: Sendable>(_ work: @escaping @Sendable () throws -> T) async throws -> T {
   try await withCheckedThrowingContinuation { continuation in
     let box = Box { continuation.resume(with: Result { try work() }) }
     var thread = pthread_t()

@@ -1,15 +1,17 @@
 /// What comes from another thread, in its order; waited for with a limit, so that a test fails instead of hanging. One reader.
-struct Inbox<Element: Sendable>: Sendable {
-  struct NothingCame: Error {}
+package struct Inbox<Element: Sendable>: Sendable {
+  package struct NothingCame: Error {
+    package init() {}
+  }
 
   private let stream: AsyncStream<Element>
   private let continuation: AsyncStream<Element>.Continuation
 
-  init() { (stream, continuation) = AsyncStream.makeStream() }
+  package init() { (stream, continuation) = AsyncStream.makeStream() }
 
-  func put(_ element: Element) { continuation.yield(element) }
+  package func put(_ element: Element) { continuation.yield(element) }
 
-  func next(within limit: Duration = .seconds(20)) async throws -> Element {
+  package func next(within limit: Duration = .seconds(20)) async throws -> Element {
     try await withThrowingTaskGroup(of: Element?.self) { group in
       group.addTask { [stream] in
         var iterator = stream.makeAsyncIterator()
@@ -26,7 +28,7 @@ struct Inbox<Element: Sendable>: Sendable {
   }
 
   /// The first that fits; those before it are thrown away.
-  func next(within limit: Duration = .seconds(20), where fits: (Element) -> Bool) async throws -> Element {
+  package func next(within limit: Duration = .seconds(20), where fits: (Element) -> Bool) async throws -> Element {
     let until = ContinuousClock.now + limit
     while true {
       let element = try await next(within: until - .now)

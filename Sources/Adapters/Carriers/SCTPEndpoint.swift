@@ -1,0 +1,140 @@
+import Authentication
+import NIOCore
+import NIOPosix
+import SCTP
+import Vocabulary
+
+/// SCTP over UDP without flows: one `DatagramEndpoint`, its sockets and its clock, on one event loop. For other stacks, trials and tests.
+package final class SCTPEndpoint {
+  package let loop: any EventLoop
+  /// Everything that associations say, but for packets. Called on the loop.
+  package var onEvent: (AssociationID, Effect) -> Void = { _, _ in }
+  package var onAccepted: (AssociationID, Endpoint) -> Void = { _, _ in }
+  /// A handshake that was turned away, or a socket that complains, in words.
+  package var onTrouble: (String) -> Void = { _ in }
+
+  private var engine: DatagramEndpoint<CryptoAuthenticator>
+  private let mtu: Int
+  private var sockets: [IPAddress: DatagramCarrier] = [:]
+  private var unflushed: Set<IPAddress> = []
+  private var deadline: (at: Instant, task: Scheduled<Void>)?
+  private var isDriving = false
+  private var isClosed = false
+
+  package init(configuration: AssociationConfiguration, mtu: Int, isListening: Bool, loop: any EventLoop) {
+    self.loop = loop
+    self.mtu = mtu
+    engine = DatagramEndpoint(
+      configuration: configuration, authenticator: CryptoAuthenticator(), cookieSecret: EndpointKey.randomOctets(32), mtu: mtu,
+      isListening: isListening, random: SystemRandomNumberGenerator())
+  }
+
+  package var associations: [AssociationID] { engine.associations }
+  package func association(_ id: AssociationID) -> SessionAssociation? { engine.association(id) }
+
+  /// A socket for one of our addresses. The value is where it is bound.
+  package func bind(_ address: Endpoint) -> EventLoopFuture<Endpoint> {
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let events = DatagramCarrier.Events(
+      packet: { [weak self] in self?.engine.receive($1, on: $0, at: SessionDriver.now()) },
+      readComplete: { [weak self] in self?.drive() },
+      writability: { [weak self] in
+        self?.engine.writable($0)
+        self?.drive()
+      },
+      failed: { [weak self] in self?.onTrouble($0) })
+    return DatagramCarrier.bind(address, mtu: mtu, loop: loop, events: events).map { carrier in
+      bound.value.sockets[carrier.value.local.address] = carrier.value
+      return carrier.value.local
+    }
+  }
+
+  package func connect(from local: IPAddress, to remote: Endpoint) -> AssociationID {
+    let id = engine.connect(DatagramRoute(local: local, remote: remote), at: SessionDriver.now())
+    drive()
+    return id
+  }
+
+  package func addPath(from local: IPAddress, to remote: Endpoint, of id: AssociationID) {
+    engine.addPath(DatagramRoute(local: local, remote: remote), to: id, at: SessionDriver.now())
+    drive()
+  }
+
+  /// False: the send buffer is full; `.sendSpace` will come.
+  package func send(
+    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool = false, endOfWrite: Bool = true,
+    on id: AssociationID
+  ) -> Bool {
+    let isTaken =
+      engine.with(id) {
+        $0.send(payload, stream: stream, protocolIdentifier: protocolIdentifier, isUnordered: isUnordered, endOfWrite: endOfWrite)
+      } ?? false
+    drive()
+    return isTaken
+  }
+
+  package func shutdown(_ id: AssociationID) {
+    engine.with(id) { $0.shutdown(at: SessionDriver.now()) }
+    drive()
+  }
+
+  package func abort(_ id: AssociationID, reason: String) {
+    engine.with(id) { $0.abort(reason: reason, at: SessionDriver.now()) }
+    drive()
+  }
+
+  package func close() {
+    isClosed = true
+    deadline?.task.cancel()
+    deadline = nil
+    for socket in sockets.values { socket.close() }
+    sockets.removeAll()
+  }
+}
+
+// MARK: The drive
+
+extension SCTPEndpoint {
+  /// Carries out what the engine wants until it wants nothing more, then sets the clock. An owner that sends from a callback is heard in the same round.
+  private func drive() {
+    guard !isDriving, !isClosed else { return }
+    isDriving = true
+    while !isClosed, let effect = engine.nextEffect(at: SessionDriver.now()) {
+      switch effect {
+      case .transmit(let packet, let route):
+        guard let socket = sockets[route.local] else { continue }
+        socket.write(packet, to: route.remote)
+        unflushed.insert(route.local)
+        // Beyond the watermark the engine packs no more DATA until the socket takes it again.
+        if !socket.isWritable { engine.writable(false) }
+      case .accepted(let id, let remote): onAccepted(id, remote)
+      case .event(let id, let event): onEvent(id, event)
+      case .refused(let remote, let reason): onTrouble("\(remote): \(reason)")
+      }
+    }
+    isDriving = false
+    for address in unflushed { sockets[address]?.flush() }
+    unflushed.removeAll(keepingCapacity: true)
+    schedule()
+  }
+
+  private func schedule() {
+    guard !isClosed, let next = engine.deadline else {
+      deadline?.task.cancel()
+      deadline = nil
+      return
+    }
+    // An early bell costs less than a new one for each packet.
+    if let deadline, deadline.at <= next, deadline.at > SessionDriver.now() { return }
+    deadline?.task.cancel()
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let task = loop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, next.nanoseconds)))) { bound.value.ring() }
+    deadline = (next, task)
+  }
+
+  private func ring() {
+    deadline = nil
+    engine.handleDeadline(at: SessionDriver.now())
+    drive()
+  }
+}

@@ -1,0 +1,70 @@
+import NIOCore
+import Vocabulary
+
+extension Association {
+  /// The next thing to do; nil when there is nothing for now. DATA is packed here, while the active carrier is writable.
+  package mutating func nextEffect(at now: Instant) -> Effect? {
+    if let effect = effects.popFirst() { return effect }
+    guard state != .closed, let packet = nextPacket(at: now) else { return nil }
+    statistics.packetsSent += 1
+    return packet
+  }
+
+  mutating func transmit(_ packet: ByteBuffer, on carrier: CarrierID) {
+    statistics.packetsSent += 1
+    effects.append(.transmit(packet, on: carrier))
+  }
+
+  private mutating func nextPacket(at now: Instant) -> Effect? {
+    if controlDue.remove(.initiation) != nil { return initiationPacket() }
+    if controlDue.remove(.cookieEcho) != nil { return cookieEchoPacket() }
+    if let (chunk, carrier) = acksToSend.popFirst() { return ackPacket(chunk, on: carrier) }
+    if let packet = heartbeatAckPacket() ?? errorPacket() ?? pathHeartbeatPacket() { return packet }
+    guard let carrier = activeCarrier, state != .cookieWait, state != .cookieEchoed else { return nil }
+    if outstanding?.mustSend == true { return requestPacket(on: carrier, at: now) }
+    if awaitsMoveAck { return nil }
+    if outstanding == nil, !requests.isEmpty, state == .established {
+      beginNextRequest()
+      return requestPacket(on: carrier, at: now)
+    }
+    if carriers[carrier]?.path != nil { return datagramPacket(at: now) }
+    var builder = startPacket()
+    appendControl(to: &builder, at: now)
+    if sackIsDue { appendSACK(to: &builder) }
+    if carriers[carrier]?.isWritable == true { appendData(to: &builder, on: carrier, at: now) }
+    return builder.isBare ? nil : .transmit(finish(builder), on: carrier)
+  }
+
+  mutating func appendControl(to builder: inout PacketBuilder, at now: Instant) {
+    if controlDue.remove(.cookieAck) != nil { builder.append(.cookieAck) }
+    if controlDue.remove(.heartbeat) != nil, let heartbeat {
+      builder.append(.heartbeat) { bytes in
+        bytes.writeParameter(ParameterType.heartbeatInfo) { $0.writeInteger(heartbeat.nonce) }
+      }
+    }
+    if controlDue.remove(.shutdown) != nil {
+      let tsn = inbound.cumulativeTSN
+      builder.append(.shutdown) { $0.writeInteger(tsn.value) }
+    }
+    if controlDue.remove(.shutdownAck) != nil { builder.append(.shutdownAck) }
+  }
+
+  private mutating func heartbeatAckPacket() -> Effect? {
+    guard let (info, carrier) = heartbeatAcks.popFirst(), carriers[carrier] != nil else { return nil }
+    var builder = startPacket()
+    builder.append(.heartbeatAck) { $0.writeImmutableBuffer(info) }
+    return .transmit(finish(builder), on: carrier)
+  }
+
+  /// A packet begins, with AUTH if the peer wants it for whatever may follow.
+  func startPacket() -> PacketBuilder {
+    var builder = PacketBuilder(header, capacity: fragmentLimit)
+    if authenticatesAll, let algorithm { builder.appendAuthentication(algorithm) }
+    return builder
+  }
+
+  func finish(_ builder: consuming PacketBuilder) -> ByteBuffer {
+    let algorithm = builder.algorithm
+    return builder.finish { authenticator.code(algorithm, key: key, $0) }
+  }
+}

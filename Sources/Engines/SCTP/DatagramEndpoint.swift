@@ -1,0 +1,338 @@
+import DequeModule
+import NIOCore
+import Vocabulary
+
+/// The way of one datagram: our address, and the peer's address and UDP port (RFC 6951).
+package struct DatagramRoute: Hashable, Sendable, CustomStringConvertible {
+  package var local: IPAddress
+  package var remote: Endpoint
+
+  package init(local: IPAddress, remote: Endpoint) {
+    self.local = local
+    self.remote = remote
+  }
+
+  package var description: String { "\(local) - \(remote)" }
+}
+
+/// One association of a datagram endpoint; a name is never used twice.
+package struct AssociationID: Hashable, Sendable, Comparable, CustomStringConvertible {
+  package let value: UInt64
+  package static func < (a: AssociationID, b: AssociationID) -> Bool { a.value < b.value }
+  package var description: String { "\(value)" }
+}
+
+package enum DatagramEffect: Sendable {
+  case transmit(ByteBuffer, DatagramRoute)
+  /// A peer has set up an association.
+  case accepted(AssociationID, from: Endpoint)
+  /// Whatever an association says, but for `.transmit`. After `.closed` or `.failed` its name means nothing.
+  case event(AssociationID, Effect)
+  /// A packet or a handshake was turned away.
+  case refused(Endpoint, reason: String)
+}
+
+/// One SCTP port on datagrams, with all its associations: leads each packet to its association by tag, or answers what belongs to none
+/// (RFC 9260 sections 8.4 and 8.5). Pure, as `Association` is: its owner has the socket and the clock.
+package struct DatagramEndpoint<Code: Authenticator>: Sendable {
+  /// Answers to packets that belong to no association wait here until the owner takes them; more are not worth it.
+  package static var maximumAnswers: Int { 256 }
+
+  private struct Member: Sendable {
+    var association: Association<Code>
+    var routes: [CarrierID: DatagramRoute]
+    var lastCarrier: UInt64 = 1
+    var tag: UInt32
+  }
+
+  /// An association is looked up by this when a packet's tag says nothing. The UDP port is part of it, since two clients behind one address translator
+  /// may have the same SCTP port.
+  private struct Peer: Hashable, Sendable {
+    var remote: Endpoint
+    var port: UInt16
+  }
+
+  package let configuration: AssociationConfiguration
+  package private(set) var packetsDropped = 0
+  private let authenticator: Code
+  private let mtu: Int
+  private var random: any RandomNumberGenerator & Sendable
+  private var listener: Listener<Code>?
+  private var members: [AssociationID: Member] = [:]
+  private var byTag: [UInt32: AssociationID] = [:]
+  private var byPeer: [Peer: AssociationID] = [:]
+  private var lastID: UInt64 = 0
+  /// Associations that may have something to do.
+  private var busy: Deque<AssociationID> = []
+  private var answers: Deque<DatagramEffect> = []
+
+  /// - Parameters:
+  ///   - mtu: octets of an SCTP packet: the link's, less the headers of IP and UDP.
+  ///   - isListening: INITs are answered.
+  package init(
+    configuration: AssociationConfiguration, authenticator: Code, cookieSecret: [UInt8], mtu: Int, isListening: Bool,
+    random: any RandomNumberGenerator & Sendable
+  ) {
+    var configuration = configuration
+    configuration.cookieSecret = cookieSecret
+    self.configuration = configuration
+    self.authenticator = authenticator
+    self.mtu = mtu
+    var random = random
+    if isListening {
+      listener = Listener(
+        configuration: configuration, authenticator: authenticator, cookieSecret: cookieSecret, random: SeededGenerator(seed: random.next())
+      )
+    }
+    self.random = random
+  }
+}
+
+// MARK: - Ask it
+
+extension DatagramEndpoint {
+  package var associations: [AssociationID] { members.keys.sorted() }
+
+  package var deadline: Instant? {
+    members.values.reduce(nil as Instant?) { soonest, member in
+      guard let at = member.association.deadline else { return soonest }
+      return soonest.map { min($0, at) } ?? at
+    }
+  }
+
+  package func association(_ id: AssociationID) -> Association<Code>? { members[id]?.association }
+  package func routes(of id: AssociationID) -> [DatagramRoute] {
+    (members[id]?.routes ?? [:]).sorted { $0.key.value < $1.key.value }.map(\.value)
+  }
+}
+
+// MARK: - Tell it
+
+extension DatagramEndpoint {
+  package mutating func connect(_ route: DatagramRoute, at now: Instant) -> AssociationID {
+    let carrier = CarrierID(1)
+    let association = Association(
+      connecting: configuration, authenticator: authenticator, random: SeededGenerator(seed: random.next()), on: carrier,
+      local: route.local, remote: route.remote.address, kind: .datagram(mtu: mtu), at: now)
+    return add(association, route, peerPort: configuration.peerPort ?? configuration.port)
+  }
+
+  /// A further path: another address of the peer, or of ours. It is asked with HEARTBEAT before data goes there.
+  package mutating func addPath(_ route: DatagramRoute, to id: AssociationID, at now: Instant) {
+    guard let carrier = open(route, of: id) else { return }
+    let mtu = mtu
+    members[id]?.association.carrierOpened(
+      carrier, local: route.local, remote: route.remote.address, kind: .datagram(mtu: mtu), at: now)
+    if let port = members[id]?.association.header.destinationPort { byPeer[Peer(remote: route.remote, port: port)] = id }
+    busy.append(id)
+  }
+
+  /// Whatever an association can be told or asked for: `send`, `shutdown`, `abort`.
+  package mutating func with<Result>(_ id: AssociationID, _ body: (inout Association<Code>) -> Result) -> Result? {
+    guard let index = members.index(forKey: id) else { return nil }
+    busy.append(id)
+    return body(&members.values[index].association)  // in place: a copy would be a copy of all its queues
+  }
+
+  package mutating func handleDeadline(at now: Instant) {
+    for id in associations where members[id]?.association.deadline.map({ $0 <= now }) == true {
+      members[id]?.association.handleDeadline(at: now)
+      busy.append(id)
+    }
+  }
+
+  /// The socket takes datagrams again, or does not.
+  package mutating func writable(_ isWritable: Bool) {
+    for id in associations {
+      guard let carriers = members[id]?.routes.keys else { continue }
+      for carrier in carriers { members[id]?.association.carrierWritable(carrier, isWritable) }
+      if isWritable { busy.append(id) }
+    }
+  }
+
+  package mutating func receive(_ datagram: ByteBuffer, on route: DatagramRoute, at now: Instant) {
+    let packet: Packet
+    do { packet = try Packet(datagram) } catch {
+      packetsDropped += 1
+      return
+    }
+    let first = packet.chunks[0].known
+    let peer = Peer(remote: route.remote, port: packet.header.sourcePort)
+    let isHandshake =
+      first == .initiation || first == .cookieEcho
+      || (first == .authentication && packet.chunks.count > 1 && packet.chunks[1].known == .cookieEcho)
+    if first != .initiation, let id = byTag[packet.header.verificationTag] {
+      return deliver(packet, to: id, route, at: now)
+    }
+    // INIT, a COOKIE ECHO of a restart, and ABORT or SHUTDOWN COMPLETE with our own tag for the peer (the T bit) are told by where they come from.
+    if isHandshake || packet.chunks[0].flags & 1 == 1, let id = byPeer[peer], members[id] != nil {
+      return deliver(packet, to: id, route, at: now)
+    }
+    guard isHandshake else { return answerOutOfTheBlue(packet, route) }
+    guard listener != nil else {
+      if let own = first == .initiation ? Initiation(packet.chunks[0].value)?.tag : nil, own != 0 {
+        return answer(packet, route, .abort, tag: own, isReflected: false)
+      }
+      return answerOutOfTheBlue(packet, route)
+    }
+    listen(packet, route, at: now)
+  }
+}
+
+// MARK: - Ask it for work
+
+extension DatagramEndpoint {
+  package mutating func nextEffect(at now: Instant) -> DatagramEffect? {
+    if let answer = answers.popFirst() { return answer }
+    while let id = busy.first {
+      guard let effect = members[id]?.association.nextEffect(at: now) else {
+        busy.removeFirst()
+        if members[id]?.association.state == .closed { remove(id) }
+        continue
+      }
+      switch effect {
+      case .transmit(let packet, let carrier):
+        if let route = members[id]?.routes[carrier] { return .transmit(packet, route) }
+      case .closeCarrier(let carrier, _):
+        if let route = members[id]?.routes.removeValue(forKey: carrier) { forget(route, of: id) }
+        return .event(id, effect)
+      case .established, .restarted:
+        learnTag(of: id)
+        openAnnounced(id, at: now)
+        return .event(id, effect)
+      default: return .event(id, effect)
+      }
+    }
+    return nil
+  }
+}
+
+// MARK: - Details
+
+extension DatagramEndpoint {
+  private mutating func add(_ association: Association<Code>, _ route: DatagramRoute, peerPort: UInt16) -> AssociationID {
+    lastID += 1
+    let id = AssociationID(value: lastID)
+    members[id] = Member(association: association, routes: [CarrierID(1): route], tag: association.localVerificationTag)
+    byTag[association.localVerificationTag] = id
+    byPeer[Peer(remote: route.remote, port: peerPort)] = id
+    busy.append(id)
+    return id
+  }
+
+  private mutating func open(_ route: DatagramRoute, of id: AssociationID) -> CarrierID? {
+    guard let member = members[id], !member.routes.values.contains(route), member.routes.count < configuration.maximumCarriers else {
+      return nil
+    }
+    let carrier = CarrierID(member.lastCarrier + 1)
+    members[id]?.lastCarrier += 1
+    members[id]?.routes[carrier] = route
+    return carrier
+  }
+
+  /// The addresses that the peer's INIT or INIT ACK named, behind the UDP port that is known, from the address that we use.
+  private mutating func openAnnounced(_ id: AssociationID, at now: Instant) {
+    guard let member = members[id], let first = member.routes.min(by: { $0.key.value < $1.key.value })?.value else { return }
+    for address in member.association.peerAddresses where address.isVersion6 == first.remote.address.isVersion6 {
+      guard !member.routes.values.contains(where: { $0.remote.address == address }) else { continue }
+      addPath(DatagramRoute(local: first.local, remote: Endpoint(address: address, port: first.remote.port)), to: id, at: now)
+    }
+  }
+
+  private mutating func deliver(_ packet: Packet, to id: AssociationID, _ route: DatagramRoute, at now: Instant) {
+    guard let carrier = carrier(for: packet, of: id, route, at: now) else {
+      packetsDropped += 1
+      return
+    }
+    members[id]?.association.take(packet, on: carrier, at: now)
+    learnTag(of: id)
+    busy.append(id)
+  }
+
+  /// The carrier that a packet came on. Another UDP port of a known address is followed only when the tag is right (RFC 6951 section 5.4), and never by
+  /// INIT; an unknown address only to be asked with HEARTBEAT, if the peer has named it or the packet is authenticated.
+  private mutating func carrier(for packet: Packet, of id: AssociationID, _ route: DatagramRoute, at now: Instant) -> CarrierID? {
+    guard let member = members[id] else { return nil }
+    let known = member.routes.sorted { $0.key.value < $1.key.value }
+    if let same = known.first(where: { $0.value == route }) { return same.key }
+    guard packet.header.verificationTag == member.tag else { return nil }
+    if let moved = known.first(where: { $0.value.local == route.local && $0.value.remote.address == route.remote.address }) {
+      forget(moved.value, of: id)
+      members[id]?.routes[moved.key] = route
+      byPeer[Peer(remote: route.remote, port: packet.header.sourcePort)] = id
+      return moved.key
+    }
+    guard member.association.peerAddresses.contains(route.remote.address) || packet.chunks[0].known == .authentication else { return nil }
+    addPath(route, to: id, at: now)
+    return members[id]?.routes.first { $0.value == route }?.key
+  }
+
+  /// A restart has given the association another tag.
+  private mutating func learnTag(of id: AssociationID) {
+    guard let member = members[id], member.tag != member.association.localVerificationTag else { return }
+    byTag[member.tag] = nil
+    members[id]?.tag = member.association.localVerificationTag
+    byTag[member.association.localVerificationTag] = id
+  }
+
+  private mutating func forget(_ route: DatagramRoute, of id: AssociationID) {
+    guard let port = members[id]?.association.header.destinationPort else { return }
+    if byPeer[Peer(remote: route.remote, port: port)] == id { byPeer[Peer(remote: route.remote, port: port)] = nil }
+  }
+
+  private mutating func remove(_ id: AssociationID) {
+    guard let member = members[id] else { return }
+    for route in member.routes.values { forget(route, of: id) }
+    byTag[member.tag] = nil
+    members[id] = nil
+  }
+
+  private mutating func listen(_ packet: Packet, _ route: DatagramRoute, at now: Instant) {
+    let mtu = mtu
+    let action = listener?.take(
+      packet, on: CarrierID(1), local: route.local, remote: route.remote.address, kind: .datagram(mtu: mtu), at: now)
+    switch action {
+    case .reply(let bytes): push(.transmit(bytes, route))
+    case .accept(let association):
+      let id = add(association, route, peerPort: packet.header.sourcePort)
+      push(.accepted(id, from: route.remote))
+    case .refuse(let bytes, let reason):
+      if let bytes { push(.transmit(bytes, route)) }
+      push(.refused(route.remote, reason: reason))
+    case .ignore(let reason):
+      packetsDropped += 1
+      push(.refused(route.remote, reason: reason))
+    case .existing, nil: answerOutOfTheBlue(packet, route)
+    }
+  }
+
+  private mutating func push(_ effect: DatagramEffect) {
+    guard answers.count < Self.maximumAnswers else {
+      packetsDropped += 1
+      return
+    }
+    answers.append(effect)
+  }
+
+  /// A packet of no association (RFC 9260 section 8.4).
+  private mutating func answerOutOfTheBlue(_ packet: Packet, _ route: DatagramRoute) {
+    let types = packet.chunks.map(\.known)
+    if types.contains(.abort) || types.contains(.shutdownComplete) || types.contains(.cookieAck) || types.contains(.error) {
+      packetsDropped += 1
+      return
+    }
+    let tag = packet.header.verificationTag
+    answer(packet, route, types.contains(.shutdownAck) ? .shutdownComplete : .abort, tag: tag, isReflected: true)
+  }
+
+  private mutating func answer(_ packet: Packet, _ route: DatagramRoute, _ type: ChunkType, tag: UInt32, isReflected: Bool) {
+    var builder = PacketBuilder(
+      PacketHeader(sourcePort: packet.header.destinationPort, destinationPort: packet.header.sourcePort, verificationTag: tag))
+    builder.append(type, flags: isReflected ? 1 : 0)
+    push(.transmit(builder.finish(), route))
+  }
+}
+
+extension IPAddress {
+  fileprivate var isVersion6: Bool { if case .v6 = self { true } else { false } }
+}
