@@ -5,7 +5,7 @@ import Vocabulary
 /// The "machine" of the handover bench: a namespace with both of a guest's addresses, and in it the agent and a paced source. It is stopped and continued as a guest is;
 /// what a guest's memory holds is here in the memory of two processes, so nothing has to be copied.
 ///
-/// One network card (`eth0`, a bridge of its own) has a cable to each center; the bridge of one center forwards to it, and while the machine is stopped neither does.
+/// One network card (`eth0`, a bridge of its own) has a cable to each center; that of one center is plugged in, and while the machine is stopped neither is.
 final class BenchMachine: Sendable {
   static let space = Topology.space("vm")
   static let sourcePort = 9_000
@@ -25,7 +25,7 @@ final class BenchMachine: Sendable {
     static let all = [one, two]
   }
 
-  private let ports: [String: BenchPort]
+  private let ports: [String: (port: BenchPort, bridge: BenchPort)]
   private let card: BenchPort
   private let agent: ChildProcess
   private let source: ChildProcess
@@ -39,9 +39,10 @@ final class BenchMachine: Sendable {
     } catch {
       throw LabError.network("\(error)")
     }
-    var ports: [String: BenchPort] = [:]
-    for place in Place.all { ports[place.site] = try BenchPort("vm", in: place.space) }
-    try ports[Place.two.site]?.set(isForwarding: false)
+    var ports: [String: (port: BenchPort, bridge: BenchPort)] = [:]
+    for place in Place.all { ports[place.site] = (try BenchPort("vm", in: place.space), try BenchPort("br0", in: place.space)) }
+    let first = ports[Place.one.site]
+    try first?.port.plug(into: first?.bridge)
     self.ports = ports
     card = try BenchPort("eth0", in: BenchMachine.space)
     let arguments = Nodes.agentArguments(settings, keyFile: keyFile)
@@ -77,7 +78,9 @@ final class BenchMachine: Sendable {
       ])
       try space.ip("link", "set", place.device, "master", "eth0")
       try space.ip("link", "set", place.device, "up")
-      try place.space.ip("link", "set", "vm", "master", "br0")
+      // A bridge takes the least address of its ports, unless it has been given one; it must not change when the machine comes and goes. And what is unplugged is not answered.
+      try place.space.ip("link", "set", "br0", "address", "52:54:00:10:0\(number + 1):01")
+      try place.space.set(["net.ipv4.conf.all.arp_ignore": "1"])
       try place.space.ip("link", "set", "vm", "up")
       // As in the guest's init (GuestImage+Scripts.swift): the source address decides the way out, so that each works at its own site only.
       let net = "10.\(number + 1).0"
@@ -95,12 +98,13 @@ final class BenchMachine: Sendable {
   func stop(at place: Place) throws {
     try check()
     for process in [agent, source] { kill(process.pid, SIGSTOP) }
-    try ports[place.site]?.set(isForwarding: false)
+    try ports[place.site]?.port.plug(into: nil)
   }
 
   /// It runs at the place, and its card says so, as a guest's does.
   func resume(at place: Place) throws {
-    try ports[place.site]?.set(isForwarding: true)
+    let port = ports[place.site]
+    try port?.port.plug(into: port?.bridge)
     for process in [agent, source] { kill(process.pid, SIGCONT) }
     let octets = place.address.split(separator: ".").compactMap { UInt8($0) }
     try card.announce(octets, hardware: BenchMachine.hardware)

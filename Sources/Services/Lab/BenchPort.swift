@@ -57,30 +57,29 @@ final class BenchPort: Sendable {
     close(netlink)
   }
 
-  /// Whether its bridge passes frames to it and from it. (Taking the device down would do that, too, but the news of it travels to the cable's other end in the kernel's own
-  /// time, which may be a second.)
-  func set(isForwarding: Bool) throws(LabError) {
+  /// Plugs it into a bridge (by `index`), or unplugs it. (Taking the device down would do that, too, but the news of it travels to the cable's other end in the kernel's own time,
+  /// which may be a second; and a bridge without STP does not let a port be blocked.)
+  func plug(into bridge: BenchPort?) throws(LabError) {
     var message: [UInt8] = []
-    func append(_ values: some FixedWidthInteger...) {
-      for value in values { withUnsafeBytes(of: value) { message += $0 } }
-    }
-    append(UInt32(44))  // struct nlmsghdr: length ...
-    append(UInt16(19), UInt16(1 | 4))  // ... RTM_SETLINK, NLM_F_REQUEST and NLM_F_ACK ...
-    append(UInt32(1), UInt32(0))  // ... sequence, port
-    append(UInt8(7), UInt8(0))  // struct ifinfomsg: AF_BRIDGE ...
-    append(UInt16(0))
-    append(index, Int32(0), Int32(0))  // ... index, flags, change
-    append(UInt16(12), UInt16(12 | 0x8000))  // IFLA_PROTINFO, nested
-    append(UInt16(5), UInt16(1))  // IFLA_BRPORT_STATE
-    append(UInt8(isForwarding ? 3 : 4), UInt8(0), UInt8(0), UInt8(0))  // BR_STATE_FORWARDING, BR_STATE_BLOCKING
+    func append(_ value: some FixedWidthInteger) { withUnsafeBytes(of: value) { message += $0 } }
+    append(UInt32(40))  // struct nlmsghdr: length ...
+    append(UInt16(19))  // ... RTM_SETLINK ...
+    append(UInt16(1 | 4))  // ... NLM_F_REQUEST, NLM_F_ACK ...
+    append(UInt64(1))  // ... sequence, port
+    append(UInt32(0))  // struct ifinfomsg: AF_UNSPEC ...
+    append(index)
+    append(UInt64(0))  // ... flags, and which of them change
+    append(UInt16(8))
+    append(UInt16(10))  // IFLA_MASTER
+    append(bridge?.index ?? 0)
     guard Glibc.send(netlink, message, message.count, 0) == message.count else {
-      throw .network(SystemError("switch the bridge port \(device)").description)
+      throw .network(SystemError("plug the bridge port \(device)").description)
     }
     // The answer, struct nlmsgerr, comes when it is done.
     var answer = [UInt8](repeating: 0, count: 4_096)
-    guard recv(netlink, &answer, answer.count, 0) >= 20 else { throw .network(SystemError("switch the bridge port \(device)").description) }
+    guard recv(netlink, &answer, answer.count, 0) >= 20 else { throw .network(SystemError("plug the bridge port \(device)").description) }
     let code = answer.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 16, as: Int32.self) }
-    guard code == 0 else { throw .network(SystemError("switch the bridge port \(device)", code: -code).description) }
+    guard code == 0 else { throw .network(SystemError("plug the bridge port \(device)", code: -code).description) }
   }
 
   /// A gratuitous ARP for an address, as a guest's network card sends when the guest has arrived (RFC 5227 section 3).
