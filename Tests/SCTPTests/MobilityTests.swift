@@ -67,6 +67,27 @@ struct MobilityTests {
     #expect(!Duo.messages(duo.effectsOfA).isEmpty)
   }
 
+  @Test(
+    "the first packets on a new carrier fit into a segment, so that none waits for a round trip of TCP's slow start; later ones are large")
+  func youngCarrier() throws {
+    var duo = Duo.established()
+    for _ in 0..<1_000 { _ = duo.z!.send(message(500), stream: StreamID(0), protocolIdentifier: 1, endOfWrite: false) }
+    duo.blackHole(CarrierID(1))
+    duo.run(for: .milliseconds(10 as Int64))
+    let second = duo.dial()
+    duo.move(to: second)
+    duo.trace.removeAll()
+    duo.run(for: .seconds(1.0))
+    let sizes = duo.trace.filter { $0.from == .z && $0.on == second }.map { $0.packet.readableBytes }
+    var octets = 0
+    let young = sizes.prefix { size in
+      defer { octets += size }
+      return octets < Duo.configuration().youngCarrierOctets
+    }
+    #expect(young.count >= 46 && young.allSatisfy { $0 <= 1_400 })
+    #expect(try #require(sizes.max()) > 30_000)
+  }
+
   @Test("what the client had under way is sent again only after the peer's SACK, and only what it lacks")
   func upstream() {
     var duo = Duo.established(delay: .milliseconds(50 as Int64))

@@ -7,7 +7,7 @@ import Vocabulary
 struct LabCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "lab", abstract: "Builds networks on this machine, with real virtual machines, and runs experiments in them.",
-    subcommands: [Run.self])
+    subcommands: [Run.self, SourceCommand.self])
 
   struct Run: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Runs an experiment.", subcommands: [HandoverCommand.self])
@@ -133,7 +133,7 @@ struct HandoverCommand: AsyncParsableCommand {
     try await runUntilSignalled {
       let result = try await experiment.run()
       print(result.report)
-      if let jsonFile { try write(result, to: jsonFile) }
+      if let jsonFile { try writeJSON(result, to: jsonFile) }
       outcome.finish(isGood: result.faults.isEmpty)
     }
     // Stopped by a signal: everything has been taken down, and nothing was shown.
@@ -142,7 +142,7 @@ struct HandoverCommand: AsyncParsableCommand {
 }
 
 /// How the run ended, told across the task that runs it.
-private final class Outcome: @unchecked Sendable {
+final class Outcome: @unchecked Sendable {
   // Written at most once, by the task that `runUntilSignalled` awaits before anybody reads it.
   private var isGood: Bool?
 
@@ -160,7 +160,7 @@ private final class Outcome: @unchecked Sendable {
 /// A whole line for a person; not the user's wording of the command, so no usage follows.
 private struct OutputError: Error, CustomStringConvertible { var description: String }
 
-private func checkWritable(_ path: String, _ option: String) throws {
+func checkWritable(_ path: String, _ option: String) throws {
   let folder = URL(fileURLWithPath: path).deletingLastPathComponent().path
   let target = FileManager.default.fileExists(atPath: path) ? path : folder
   guard access(target, W_OK) == 0 else {
@@ -168,7 +168,7 @@ private func checkWritable(_ path: String, _ option: String) throws {
   }
 }
 
-private func write(_ result: HandoverResult, to path: String) throws {
+func writeJSON(_ result: some Encodable, to path: String) throws {
   let encoder = JSONEncoder()
   encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
   do {

@@ -10,7 +10,7 @@ struct Longhaul: AsyncParsableCommand {
     version: "0.1.0",
     subcommands: [
       AgentCommand.self, ClientCommand.self, AcceleratorCommand.self, ControllerCommand.self, StatusCommand.self, LabCommand.self,
-      SCTPCommand.self,
+      SCTPCommand.self, BenchCommand.self,
       KeygenCommand.self,
     ])
 }

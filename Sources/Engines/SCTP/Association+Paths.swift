@@ -21,6 +21,13 @@ extension Association {
     min(configuration.maximumPacketSize, carriers[id]?.path?.mtu ?? configuration.maximumPacketSize)
   }
 
+  /// Octets that a packet with DATA may have: less on a young carrier.
+  func dataPacketLimit(of id: CarrierID) -> Int {
+    let limit = packetLimit(of: id)
+    guard let carrier = carriers[id], carrier.path == nil, carrier.octetsCarried < configuration.youngCarrierOctets else { return limit }
+    return min(limit, configuration.youngPacketSize)
+  }
+
   /// The smallest limit of all paths: a fragment must fit wherever it may go (RFC 9260 section 6.9).
   mutating func refreshFragmentLimit() {
     let smallest = carriers.values.compactMap { $0.path?.mtu }.min() ?? configuration.maximumPacketSize

@@ -39,7 +39,7 @@ extension Association {
   /// Packs what is lost first, then what is new, as far as the packet and the peer's window go.
   mutating func appendData(to builder: inout PacketBuilder, on carrier: CarrierID, at now: Instant) {
     guard lostCount > 0 || (!pending.isEmpty && mayStartNew) else { return }
-    let limit = packetLimit(of: carrier)
+    let limit = dataPacketLimit(of: carrier)
     // A SACK rides along with DATA whenever something has come since the last one.
     if packetsSinceSACK > 0, !sackIsDue, builder.length + 16 <= limit { appendSACK(to: &builder, within: limit) }
     if lostCount > 0 { appendLost(to: &builder, on: carrier, within: limit, at: now) }
@@ -52,6 +52,7 @@ extension Association {
       write(chunk, nextTSN, to: &builder)
       octetsInFlight += chunk.payload.readableBytes
       statistics.octetsSent += chunk.payload.readableBytes
+      carriers[carrier]?.octetsCarried += chunk.payload.readableBytes
       transmissionOrder += 1
       sent.append(SentChunk(tsn: nextTSN, chunk: chunk, carrier: carrier, sentAt: now, order: transmissionOrder))
       if hasDatagramCarrier { notePath(carrier, nextTSN, chunk.payload.readableBytes, isFirst: true, isOldest: false, at: now) }
@@ -91,6 +92,7 @@ extension Association {
       if hasDatagramCarrier { notePath(carrier, sent[index].tsn, octets, isFirst: false, isOldest: index == 0, at: now) }
       statistics.chunksRetransmitted += 1
       statistics.octetsRetransmitted += octets
+      carriers[carrier]?.octetsCarried += octets
       if lostCount == 0 { return }
     }
   }

@@ -108,6 +108,8 @@ package struct Association<Code: Authenticator>: Sendable {
     var local: IPAddress
     var remote: IPAddress
     var isWritable = true
+    /// Octets of DATA that have gone out on it.
+    var octetsCarried = 0
     /// Nil for a reliable carrier.
     var path: PathState?
   }

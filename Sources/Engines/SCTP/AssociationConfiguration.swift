@@ -15,6 +15,11 @@ package struct AssociationConfiguration: Sendable {
   package var sendBuffer = ByteCount.mebibytes(16)
   /// 32 KiB: 2.6 ms at 100 Mbit/s. A packet of 65,535 octets, the most that RFC 4571 frames, costs little less and waits longer.
   package var maximumPacketSize = 32 << 10
+  /// On a reliable carrier that is new, packets are smaller: its TCP sends ten segments (RFC 6928) and then waits a round trip, and of a packet that lies across such a wait
+  /// nothing can be used before its end has come. 1,400: one segment holds it.
+  package var youngPacketSize = 1_400
+  /// So many octets of DATA; 64 KiB: TCP's slow start is through with 10 + 20 segments of 1,460, and lets packets of 32 KiB through whole from then on.
+  package var youngCarrierOctets = 64 << 10
   /// The endpoint pair shared key (RFC 4895).
   package var endpointKey: [UInt8]
   /// Valid.Cookie.Life (RFC 9260 section 16).

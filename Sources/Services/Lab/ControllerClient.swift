@@ -22,6 +22,27 @@ struct ControllerClient: Sendable {
     var rateMegabitsPerSecond: Double?
   }
 
+  /// What the lab reads of `GET /v1/status`.
+  struct Status: Decodable, Sendable {
+    struct Place: Decodable, Sendable {
+      var site: SiteID
+      var guest: String?
+    }
+    struct Machine: Decodable, Sendable {
+      var home: SiteID?
+      var places: [Place]
+      var migration: MigrationID?
+    }
+    var machines: [Machine]
+  }
+
+  /// What the lab reads of `GET /v1/nodes`.
+  struct Node: Decodable, Sendable {
+    var isConnected: Bool
+  }
+
+  func status() async throws -> Status { try await get("status") }
+  func nodes() async throws -> [Node] { try await get("nodes") }
   func paths() async throws -> [Path] { try await get("paths") }
   func migrations() async throws -> [MigrationReport] { try await get("migrations") }
   func timeline() async throws -> [TimelineEntry] { try await get("timeline") }

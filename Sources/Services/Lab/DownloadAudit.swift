@@ -16,6 +16,9 @@ package struct DownloadAudit: Sendable {
   private var astray: [UInt8]?
   private static let longestSearch = 2 * TestFile.blockOctets
 
+  /// What came last is not where it belongs, and no block's beginning has come since.
+  var isAstray: Bool { astray != nil }
+
   package init(_ file: TestFile) { self.file = file }
 
   package mutating func take(_ bytes: [UInt8]) {

@@ -21,6 +21,8 @@ package struct LabSettings: Sendable, Hashable {
   /// Of each segment on the WAN, 0 to 1.
   package var loss = 0.0
   package var usesAccelerators = true
+  /// Paths with a longer round trip get accelerators, where there are some: the controller's own default.
+  package var delayThreshold = TimeSpan.milliseconds(50 as Int64)
   package var migration = Migration.complete
   package var seed: UInt64 = 1
   /// The client's receive window in octets; nil leaves the kernel's own. The paper's endpoints had 64 KiB.

@@ -21,10 +21,10 @@ struct Nodes: Sendable {
 
   private(set) var all: [ChildProcess] = []
 
-  /// What the agent in the guest is started with.
-  static func agentArguments(_ settings: LabSettings) -> [String] {
+  /// What the agent in the machine is started with.
+  static func agentArguments(_ settings: LabSettings, keyFile: String = "/etc/longhaul.key") -> [String] {
     [
-      "--machine", "vm", "--key-file", "/etc/longhaul.key", "--listen", "0.0.0.0:\(agentPort)", "--controller",
+      "--machine", "vm", "--key-file", keyFile, "--listen", "0.0.0.0:\(agentPort)", "--controller",
       "\(Topology.controlAddress):\(ControllerClient.port)", "--address", Topology.guestAtCenter1, "--address", Topology.guestAtCenter2,
     ] + window(settings)
   }
@@ -40,38 +40,80 @@ struct Nodes: Sendable {
   )
     async throws
   {
+    try await startController(settings, program: program, keyFile: keyFile, folder: folder, onLine: onLine)
+    var accelerators = [Accelerator.b]
+    if settings.usesAccelerators { accelerators.append(.a(peers: [.b])) }
+    try await startAccelerators(accelerators, settings, program: program, keyFile: keyFile, folder: folder)
+  }
+
+  mutating func startController(
+    _ settings: LabSettings, program: String, keyFile: String, folder: RunFolder, onLine: @escaping @Sendable (String) -> Void
+  ) async throws {
     let configuration = try folder.write(Nodes.controllerConfiguration(keyFile: keyFile, settings), to: "controller.yaml")
     let controller = try ChildProcess(
       "controller", Topology.control.command([program, "controller", "--config", configuration]), log: folder.file("controller.log"),
       onLine: onLine)
     all.append(controller)
     try await controller.waitForLine("controller ready", limit: Nodes.readyLimit)
-    // 96 %, so that a full link has no queue (the tunnel's own frames and TCP's headers are in what is paced).
-    let rateLimit = "\(settings.rate.megabitsPerSecond * 0.96)"
-    func accelerator(_ name: String, _ space: Namespace, _ site: String, address: String, _ more: [String] = []) throws {
-      let command = [
-        program, "accelerator", "--node", name, "--site", site, "--key-file", keyFile, "--entrance", "\(address):\(Nodes.entrancePort)",
-        "--tunnel", "\(address):\(Nodes.tunnelPort)", "--probe", "\(address):\(Nodes.probePort)", "--rate-limit", rateLimit, "--controller",
-        "\(Topology.controlAddress):\(ControllerClient.port)",
-      ]
-      all.append(try ChildProcess("accelerator \(name)", space.command(command + more), log: folder.file("accelerator-\(name).log")))
-    }
-    try accelerator("b", Topology.acceleratorB, Nodes.center2, address: Topology.acceleratorBAddress)
-    if settings.usesAccelerators {
-      // Only A opens flows, so only A dials.
-      let peer = ["--peer", "b=\(Topology.acceleratorBAddress):\(Nodes.tunnelPort)", "--route", "10.2.0.0/24=b"]
-      try accelerator("a", Topology.acceleratorA, Nodes.accessSite, address: Topology.acceleratorAAddress, peer)
-    }
-    for node in all.dropFirst() { try await node.waitForLine("accelerator ready", limit: Nodes.readyLimit) }
   }
 
-  mutating func startClient(_ settings: LabSettings, program: String, keyFile: String, folder: RunFolder) async throws {
+  /// An accelerator of the lab: where it stands, and whom it dials.
+  struct Accelerator: Sendable {
+    var name: String
+    var space: Namespace
+    var site: String
+    var address: String
+    /// The targets that lie behind it.
+    var prefix: String
+    var peers: [Accelerator] = []
+
+    static let b = Accelerator(
+      name: "b", space: Topology.acceleratorB, site: center2, address: Topology.acceleratorBAddress, prefix: "10.2.0.0/24")
+
+    /// Only A opens flows, so only A dials.
+    static func a(peers: [Accelerator]) -> Accelerator {
+      Accelerator(
+        name: "a", space: Topology.acceleratorA, site: accessSite, address: Topology.acceleratorAAddress, prefix: "10.0.1.0/24",
+        peers: peers)
+    }
+  }
+
+  /// Starts them in this order, and waits until all are ready.
+  mutating func startAccelerators(
+    _ accelerators: [Accelerator], _ settings: LabSettings, program: String, keyFile: String, folder: RunFolder
+  ) async throws {
+    // 96 %, so that a full link has no queue (the tunnel's own frames and TCP's headers are in what is paced).
+    let rateLimit = "\(settings.rate.megabitsPerSecond * 0.96)"
+    var started: [ChildProcess] = []
+    for accelerator in accelerators {
+      let address = accelerator.address
+      let command = [
+        program, "accelerator", "--node", accelerator.name, "--site", accelerator.site, "--key-file", keyFile, "--entrance",
+        "\(address):\(Nodes.entrancePort)", "--tunnel", "\(address):\(Nodes.tunnelPort)", "--probe", "\(address):\(Nodes.probePort)",
+        "--rate-limit", rateLimit, "--controller", "\(Topology.controlAddress):\(ControllerClient.port)",
+      ]
+      let peers = accelerator.peers.flatMap { peer in
+        ["--peer", "\(peer.name)=\(peer.address):\(Nodes.tunnelPort)", "--route", "\(peer.prefix)=\(peer.name)"]
+      }
+      let process = try ChildProcess(
+        "accelerator \(accelerator.name)", accelerator.space.command(command + peers),
+        log: folder.file("accelerator-\(accelerator.name).log"))
+      all.append(process)
+      started.append(process)
+    }
+    for process in started { try await process.waitForLine("accelerator ready", limit: Nodes.readyLimit) }
+  }
+
+  /// - Parameter more: options that only one experiment needs.
+  mutating func startClient(_ settings: LabSettings, _ more: [String] = [], program: String, keyFile: String, folder: RunFolder)
+    async throws
+  {
     let command = [
       program, "client", "--node", "pc", "--site", Nodes.accessSite, "--vm", "vm=\(Topology.guestAtCenter1):\(Nodes.agentPort)",
       "--key-file",
       keyFile, "--socks", Nodes.socks, "--controller", "\(Topology.controlAddress):\(ControllerClient.port)",
     ]
-    let client = try ChildProcess("client", Topology.pc.command(command + Nodes.window(settings)), log: folder.file("client.log"))
+    let client = try ChildProcess("client", Topology.pc.command(command + Nodes.window(settings) + more), log: folder.file("client.log"))
     all.append(client)
     try await client.waitForLine("client ready", limit: Nodes.readyLimit)
   }
@@ -97,6 +139,8 @@ struct Nodes: Sendable {
       \(accessSite)-\(center1): \(settings.rate.megabitsPerSecond)
       \(accessSite)-\(center2): \(settings.rate.megabitsPerSecond)
     probeIntervalMilliseconds: 500
+    placement:
+      delayThresholdMilliseconds: \(settings.delayThreshold.milliseconds)
 
     """
   }

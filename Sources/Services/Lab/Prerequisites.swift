@@ -7,9 +7,11 @@ package struct Prerequisites: Sendable {
   package static let guestFolder = "/var/cache/longhaul/guest"
 
   private static let programs: [(name: String, package: String)] = [
-    ("ip", "iproute2"), ("sysctl", "procps"), ("ping", "iputils-ping"), ("qemu-system-x86_64", "qemu-system-x86"),
-    ("qemu-nbd", "qemu-utils"),
-    ("mke2fs", "e2fsprogs"), ("cpio", "cpio"), ("strip", "binutils"), ("busybox", "busybox-static"), ("vsftpd", "vsftpd"), ("curl", "curl"),
+    ("ip", "iproute2"), ("sysctl", "procps"), ("ping", "iputils-ping"), ("busybox", "busybox-static"), ("curl", "curl"),
+  ]
+  private static let programsForGuests: [(name: String, package: String)] = [
+    ("qemu-system-x86_64", "qemu-system-x86"), ("qemu-nbd", "qemu-utils"), ("mke2fs", "e2fsprogs"), ("cpio", "cpio"), ("strip", "binutils"),
+    ("vsftpd", "vsftpd"),
   ]
 
   /// `longhaul`, for the nodes outside the guest.
@@ -20,10 +22,11 @@ package struct Prerequisites: Sendable {
   let modules: String
   private let found: [String: String]
 
-  init(_ settings: LabSettings) throws(LabError) {
+  /// - Parameter forGuests: whether virtual machines run, or only Longhaul's programs in namespaces.
+  init(_ settings: LabSettings, forGuests: Bool = true) throws(LabError) {
     guard geteuid() == 0 else { throw .notRoot }
     var found: [String: String] = [:]
-    for (name, package) in Prerequisites.programs {
+    for (name, package) in Prerequisites.programs + (forGuests ? Prerequisites.programsForGuests : []) {
       guard let path = Shell.find(name) else { throw .missingProgram(name, package: package) }
       found[name] = path
     }
@@ -37,7 +40,7 @@ package struct Prerequisites: Sendable {
     for path in [program, agent] where !FileManager.default.isExecutableFile(atPath: path) {
       throw .missingFile(path, hint: "build it with `swift build -c release`, or name it with --agent-program")
     }
-    for path in [kernel, modules] where !FileManager.default.fileExists(atPath: path) {
+    for path in [kernel, modules] where forGuests && !FileManager.default.fileExists(atPath: path) {
       throw .missingFile(path, hint: "the guest's kernel comes with scripts/setup (run it as root)")
     }
     guard FileManager.default.fileExists(atPath: "/dev/net/tun") else {

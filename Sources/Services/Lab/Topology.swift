@@ -76,19 +76,20 @@ struct Topology: Sendable {
     try Namespace.connect((center1, "inter", "10.99.0.1/30"), (center2, "inter", "\(migrationAddress)/30"))
     try Namespace.connect((center2, "nas", "10.99.1.1/30"), (nas, "eth0", "\(nasAddress)/30"))
     try nas.ip("route", "add", "default", "via", "10.99.1.1")
-    // The recipe of docs/operations/accelerator.md: with pacing, connections of accelerators may begin with 1,000 segments (1.4 MB).
-    for (host, gateway) in [(acceleratorA, "10.0.1.1"), (acceleratorB, "10.2.0.1")] {
-      try host.ip("route", "replace", "default", "via", gateway, "initcwnd", "1000", "initrwnd", "1000")
-    }
+    for (host, gateway) in [(acceleratorA, "10.0.1.1"), (acceleratorB, "10.2.0.1")] { try tune(host, gateway: gateway) }
     // What a kernel that nobody has tuned gives its sockets, said explicitly since this machine's may differ.
     try pc.set(["net.ipv4.tcp_rmem": "4096 131072 6291456", "net.ipv4.tcp_wmem": "4096 16384 4194304"])
-    for host in [acceleratorA, acceleratorB] {
-      // 2 x 1 Gbit/s x 500 ms / 8 = 125 MB, which an accelerator may need; and its tunnels stay warm over pauses.
-      try host.set([
-        "net.ipv4.tcp_rmem": "4096 131072 134217728", "net.ipv4.tcp_wmem": "4096 16384 134217728",
-        "net.ipv4.tcp_slow_start_after_idle": "0",
-      ])
-    }
+  }
+
+  /// Sets a host up for an accelerator.
+  static func tune(_ host: Namespace, gateway: String) throws {
+    // The recipe of docs/operations/accelerator.md: with pacing, connections of accelerators may begin with 1,000 segments (1.4 MB).
+    try host.ip("route", "replace", "default", "via", gateway, "initcwnd", "1000", "initrwnd", "1000")
+    // 2 x 1 Gbit/s x 500 ms / 8 = 125 MB, which an accelerator may need; and its tunnels stay warm over pauses.
+    try host.set([
+      "net.ipv4.tcp_rmem": "4096 131072 134217728", "net.ipv4.tcp_wmem": "4096 16384 134217728",
+      "net.ipv4.tcp_slow_start_after_idle": "0",
+    ])
   }
 
   private static func buildRoutes() throws {
