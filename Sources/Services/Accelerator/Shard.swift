@@ -299,11 +299,10 @@ extension Shard {
     warmNext(peer)
   }
 
-  /// Begins with the next connection that is cold, if none is being opened: one that carries flows first, for instance a first flight that is parked meanwhile.
+  /// Begins with the next connection that is cold, if none is being opened.
   private func warmNext(_ peer: NodeID) {
     guard let request = warming[peer], let links = groups[peer]?.all.filter(\.isEstablished) else { return }
-    guard !links.contains(where: \.isOpeningWindow), let next = links.filter({ !$0.isWarm }).max(by: { $0.flowCount < $1.flowCount })
-    else { return }
+    guard !links.contains(where: \.isOpeningWindow), let next = links.first(where: { !$0.isWarm }) else { return }
     next.askToWarm(request)
     next.warm(request)
   }

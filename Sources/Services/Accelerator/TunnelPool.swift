@@ -84,14 +84,14 @@ extension TunnelPool {
     watchWaiting()
   }
 
-  /// The connection that a new flow waits least on: none starved before any starved, then the fewest flows, then a warm one, then one that is idle. One that is opening its
-  /// window comes last: its padding waits for the window, several round trips of it at first, and a flow's OPEN would wait behind it.
+  /// The connection that a new flow waits least on: none starved before any starved, then the fewest flows, then a warm one, then one that is on
+  /// its way there.
   private func best() -> TunnelLink? {
     slots.compactMap(\.link).filter(\.isEstablished).min { rank($0) < rank($1) }
   }
 
   private func rank(_ link: TunnelLink) -> (Int, Int, Int) {
-    (link.hasBacklog ? 1 : 0, link.flowCount, link.isWarm ? 0 : link.isOpeningWindow ? 2 : 1)
+    (link.hasBacklog ? 1 : 0, link.flowCount, link.isWarm ? 0 : link.isOpeningWindow ? 1 : 2)
   }
 
   private func serveWaiting() {
