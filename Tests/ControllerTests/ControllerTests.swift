@@ -79,6 +79,24 @@ struct ControllerTests {
     }
   }
 
+  @Test(
+    "a migration that was over before the controller came: who registers is told where the machine runs, and its agent which address is left"
+  )
+  func sleptThrough() async throws {
+    let bench = try ControllerBench()
+    bench.source.set(guest: .departed)
+    bench.destination.set(guest: .running)
+    try await wholeCast(bench) { client, agent, _, _ in
+      let token = try await client.nextGo()
+      #expect(token.agent == Endpoint("10.2.0.4:7600"))
+      #expect(token.path == .accelerated(entrance: Endpoint("10.0.1.3:3128")!, accelerators: ["a", "b"]))
+      #expect(bench.key.verify(token))
+      // It registers again, as a node does whose link was lost, and hears it now that the hypervisors have been asked.
+      try await agent.register()
+      try await agent.next("FENCE") { if case .fence(_, "vm", Endpoint("10.2.0.4:7600")!) = $0 { true } else { false } }
+    }
+  }
+
   @Test("GO is never sent before RESUME, whatever the source says")
   func noEarlyGo() async throws {
     let bench = try ControllerBench()
