@@ -75,7 +75,7 @@ final class Peer: Sendable {
       words.withLock { $0 = text }
     }
     let process = process
-    DispatchQueue.global().asyncAfter(deadline: .now() + Self.limit) { if process.isRunning { process.terminate() } }
+    DispatchQueue.global().asyncAfter(deadline: .now() + Self.limit) { Peer.end(process) }
   }
 
   /// True once the line has come; false if the program ended without it.
@@ -90,5 +90,10 @@ final class Peer: Sendable {
   }
 
   var complaints: String { words.withLock { $0 } }
-  func stop() { if process.isRunning { process.terminate() } }
+  func stop() { Peer.end(process) }
+
+  /// One whose peer has another key waits for ever for usrsctp to finish, and does not heed SIGTERM meanwhile.
+  private static func end(_ process: Process) {
+    if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+  }
 }
