@@ -17,7 +17,7 @@ package final class SCTPEndpoint: MessageTransport {
   private let mtu: Int
   private var sockets: [IPAddress: DatagramCarrier] = [:]
   private var unflushed: Set<IPAddress> = []
-  private var deadline: (at: Instant, task: Scheduled<Void>)?
+  private lazy var timer = DeadlineTimer(loop: loop) { [weak self] in self?.ring() }
   private var isDriving = false
   private var isClosed = false
 
@@ -85,8 +85,7 @@ package final class SCTPEndpoint: MessageTransport {
 
   package func close() {
     isClosed = true
-    deadline?.task.cancel()
-    deadline = nil
+    timer.set(nil)
     for socket in sockets.values { socket.close() }
     sockets.removeAll()
   }
@@ -115,25 +114,10 @@ extension SCTPEndpoint {
     isDriving = false
     for address in unflushed { sockets[address]?.flush() }
     unflushed.removeAll(keepingCapacity: true)
-    schedule()
-  }
-
-  private func schedule() {
-    guard !isClosed, let next = engine.deadline else {
-      deadline?.task.cancel()
-      deadline = nil
-      return
-    }
-    // An early bell costs less than a new one for each packet.
-    if let deadline, deadline.at <= next, deadline.at > SessionDriver.now() { return }
-    deadline?.task.cancel()
-    let bound = NIOLoopBound(self, eventLoop: loop)
-    let task = loop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, next.nanoseconds)))) { bound.value.ring() }
-    deadline = (next, task)
+    timer.set(isClosed ? nil : engine.deadline)
   }
 
   private func ring() {
-    deadline = nil
     engine.handleDeadline(at: SessionDriver.now())
     drive()
   }

@@ -52,7 +52,7 @@ package final class SessionDriver {
   private var localAddresses: [CarrierID: IPAddress] = [:]
   private var unflushed: Set<CarrierID> = []
   private var waiting: Deque<(frame: FlowFrame, flow: FlowID)> = []
-  private var deadline: (at: Instant, task: Scheduled<Void>)?
+  private lazy var timer = DeadlineTimer(loop: loop) { [weak self] in self?.ring() }
   private var isDriving = false
   private var hasEnded = false
   private let logger: Logger
@@ -241,7 +241,7 @@ extension SessionDriver {
     isDriving = false
     for id in unflushed { carriers[id]?.flush() }
     unflushed.removeAll(keepingCapacity: true)
-    schedule()
+    timer.set(hasEnded ? nil : association.deadline)
   }
 
   /// Lets the flows go on that found the send buffer full; true if that may have given the association work.
@@ -298,28 +298,12 @@ extension SessionDriver {
     hasEnded = true
     waiting.removeAll()
     hub.transportLost(.lost)
-    deadline?.task.cancel()
-    deadline = nil
+    timer.set(nil)
     for id in carriers.keys.sorted(by: { $0.value < $1.value }) { carriers[id]?.closeAfterFlush(reason ?? "the session has ended") }
     onEvent(.ended(reason))
   }
 
-  private func schedule() {
-    guard !hasEnded, let next = association.deadline else {
-      deadline?.task.cancel()
-      deadline = nil
-      return
-    }
-    // An early bell costs less than a new one for each packet.
-    if let deadline, deadline.at <= next, deadline.at > SessionDriver.now() { return }
-    deadline?.task.cancel()
-    let bound = NIOLoopBound(self, eventLoop: loop)
-    let task = loop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, next.nanoseconds)))) { bound.value.ring() }
-    deadline = (next, task)
-  }
-
   private func ring() {
-    deadline = nil
     association.handleDeadline(at: SessionDriver.now())
     drive()
   }
