@@ -23,6 +23,10 @@ let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
+let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
 let collections = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
 
 let shims: [Target] = [
@@ -45,6 +49,8 @@ let engines: [Target] = [
 let adapters: [Target] = [
   layer("Adapters", "Sockets", ["Vocabulary", nioCore, nioPosix]),
   layer("Adapters", "Authentication", ["Vocabulary", "SCTP", "Control", crypto]),
+  layer("Adapters", "Certificates", ["Vocabulary", "Control", crypto, x509, asn1, nioCore, nioTLS, nioSSL, logging]),
+  layer("Adapters", "Enrolment", ["Vocabulary", "Certificates", "Sockets", nioCore, nioPosix, nioHTTP1, nioSSL, logging]),
   layer("Adapters", "Relay", ["Vocabulary", "Flows", nioCore, nioPosix, logging]),
   layer(
     "Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
@@ -91,8 +97,8 @@ let apps: [Target] = [
   .executableTarget(
     name: "longhaul",
     dependencies: [
-      "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "ControlLink", "Authentication", "Carriers", "SCTP",
-      "Sockets",
+      "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "ControlLink", "Authentication", "Carriers",
+      "Certificates", "Enrolment", "SCTP", "Sockets",
       "WANEmulation", "Control", "Vocabulary",
       argumentParser, logging, nioCore, nioPosix,
     ],
@@ -113,6 +119,9 @@ let testTargets: [Target] = [
   tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
   tests("CarrierTests", ["Carriers", "Relay", "Authentication", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
+  tests(
+    "CertificateTests",
+    ["Certificates", "Enrolment", "Sockets", "Control", "Vocabulary", crypto, x509, asn1, nioCore, nioPosix, nioTLS, nioSSL, logging]),
   tests("SessionTests", ["TestSupport", "Agent", "Client", "Vocabulary", nioCore, nioPosix, logging]),
   tests(
     "AcceleratorTests",
@@ -140,6 +149,9 @@ let packages: [(name: String, dependency: Package.Dependency)] = [
   ("swift-nio", .package(url: "https://github.com/apple/swift-nio", from: "2.101.2")),
   ("swift-log", .package(url: "https://github.com/apple/swift-log", from: "1.16.2")),
   ("swift-crypto", .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2")),
+  ("swift-certificates", .package(url: "https://github.com/apple/swift-certificates", from: "1.21.1")),
+  ("swift-asn1", .package(url: "https://github.com/apple/swift-asn1", from: "1.7.4")),
+  ("swift-nio-ssl", .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6")),
   ("swift-collections", .package(url: "https://github.com/apple/swift-collections", from: "1.6.0")),
   ("swift-argument-parser", .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")),
   ("hummingbird", .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1")),

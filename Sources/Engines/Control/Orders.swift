@@ -42,7 +42,8 @@ package enum PathChoice: Codable, Sendable, Hashable {
   case accelerated(entrance: Endpoint, accelerators: [NodeID])
 }
 
-/// Permission to move a session's carrier, signed by the controller (HMAC-SHA-256 over `signedText` with the machine's endpoint key).
+/// Permission to move a session's carrier, signed by the controller: HMAC-SHA-256 over `signedText` with the machine's endpoint key, or, where nodes have
+/// certificates, ECDSA over the same text with the key of the controller's certificate, which the token carries.
 /// A client takes it only when its epoch is greater than the last one it took, and before it expires.
 package struct GoToken: Codable, Sendable, Hashable {
   package var machine: MachineID
@@ -55,17 +56,26 @@ package struct GoToken: Codable, Sendable, Hashable {
   package var expires: Int64
   /// 32 octets in hexadecimal; empty until signed.
   package var mac: String
+  /// The controller's certificate, DER in base64; nil where there are no certificates.
+  package var certificate: String?
+  /// ECDSA on P-256 with SHA-256, DER in base64; nil where there are no certificates.
+  package var signature: String?
 
-  package init(machine: MachineID, epoch: UInt64, agent: Endpoint, path: PathChoice, expires: Int64, mac: String = "") {
+  package init(
+    machine: MachineID, epoch: UInt64, agent: Endpoint, path: PathChoice, expires: Int64, mac: String = "", certificate: String? = nil,
+    signature: String? = nil
+  ) {
     self.machine = machine
     self.epoch = epoch
     self.agent = agent
     self.path = path
     self.expires = expires
     self.mac = mac
+    self.certificate = certificate
+    self.signature = signature
   }
 
-  /// What the MAC covers: every field but the MAC, each behind its length, so that no two tokens have the same text.
+  /// What the MAC or the signature covers: every field but these and the certificate, each behind its length, so that no two tokens have the same text.
   package var signedText: String {
     var lines = ["longhaul go 1", machine.text, "\(epoch)", "\(agent)", "\(expires)"]
     switch path {
