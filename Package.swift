@@ -51,6 +51,7 @@ let adapters: [Target] = [
   layer("Adapters", "Authentication", ["Vocabulary", "SCTP", "Control", crypto]),
   layer("Adapters", "Certificates", ["Vocabulary", "Control", crypto, x509, asn1, nioCore, nioTLS, nioSSL, logging]),
   layer("Adapters", "Enrolment", ["Vocabulary", "Certificates", "Sockets", nioCore, nioPosix, nioHTTP1, nioSSL, logging]),
+  layer("Adapters", "Sealing", [crypto, nioCore]),
   layer("Adapters", "Relay", ["Vocabulary", "Flows", nioCore, nioPosix, logging]),
   layer(
     "Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
@@ -118,6 +119,7 @@ let testTargets: [Target] = [
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
   tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
+  tests("SealingTests", ["Sealing", crypto, nioCore]),
   tests("CarrierTests", ["Carriers", "Relay", "Authentication", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
   tests(
     "CertificateTests",
