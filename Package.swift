@@ -54,7 +54,8 @@ let adapters: [Target] = [
   layer("Adapters", "Sealing", [crypto, nioCore]),
   layer("Adapters", "Relay", ["Vocabulary", "Flows", nioCore, nioPosix, logging]),
   layer(
-    "Adapters", "Carriers", ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", nioCore, nioPosix, nioHTTP1, logging]),
+    "Adapters", "Carriers",
+    ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", "Certificates", "Sealing", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Compression", ["Vocabulary", "CZstd", nioCore]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", "Sockets", nioCore, nioPosix, logging]),
@@ -67,11 +68,15 @@ let adapters: [Target] = [
 let services: [Target] = [
   layer(
     "Services", "Agent",
-    ["Vocabulary", "SCTP", "Flows", "Control", "Authentication", "Relay", "Sockets", "Carriers", "ControlLink", nioCore, nioPosix, logging]),
+    [
+      "Vocabulary", "SCTP", "Flows", "Control", "Authentication", "Relay", "Sockets", "Carriers", "Certificates", "ControlLink", nioCore,
+      nioPosix, logging,
+    ]),
   layer(
     "Services", "Client",
     [
-      "Vocabulary", "SCTP", "Flows", "Control", "Paths", "Authentication", "Relay", "Sockets", "Carriers", "Interception", "Probing",
+      "Vocabulary", "SCTP", "Flows", "Control", "Paths", "Authentication", "Relay", "Sockets", "Carriers", "Certificates", "Interception",
+      "Probing",
       "ControlLink",
       nioCore, nioPosix, logging,
     ]),
@@ -85,7 +90,8 @@ let services: [Target] = [
   layer(
     "Services", "Controller",
     [
-      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Sockets", "Hypervisors", hummingbird, yams, nioCore, nioPosix,
+      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Certificates", "Sockets", "Hypervisors", hummingbird, yams, nioCore,
+      nioPosix,
       nioHTTP1, logging,
     ]),
   layer(
@@ -120,7 +126,9 @@ let testTargets: [Target] = [
   tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
   tests("SealingTests", ["Sealing", crypto, nioCore]),
-  tests("CarrierTests", ["Carriers", "Relay", "Authentication", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
+  tests(
+    "CarrierTests",
+    ["Carriers", "Relay", "Authentication", "Certificates", "Sealing", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
   tests(
     "CertificateTests",
     ["Certificates", "Enrolment", "Sockets", "Control", "Vocabulary", crypto, x509, asn1, nioCore, nioPosix, nioTLS, nioSSL, logging]),

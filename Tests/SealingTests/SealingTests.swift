@@ -151,24 +151,38 @@ struct SealingTests {
 
 @Suite("Messages of the key exchange")
 struct SealingMessageTests {
-  @Test("each message is read again, whole and octet by octet")
+  @Test("each message is read again, whole and octet by octet, and what follows it is left")
   func messages() throws {
     let session = SealedSessionID.random()
-    let request = ExchangeRequest(.open, session: session, contribution: [UInt8](repeating: 7, count: 32))
+    let request = ExchangeRequest(
+      .open, session: session, contribution: [UInt8](repeating: 7, count: 32), frames: ByteBuffer(string: "INIT"))
     var buffer = ByteBuffer()
     request.write(into: &buffer)
-    #expect(buffer.readableBytes == ExchangeRequest.octetCount)
     for length in 0..<buffer.readableBytes {
       var part = buffer.getSlice(at: 0, length: length) ?? ByteBuffer()
       #expect(try ExchangeRequest.read(from: &part) == nil)
+      #expect(part.readableBytes == length)
     }
     buffer.writeString("rest")
     #expect(try ExchangeRequest.read(from: &buffer) == request)
     #expect(buffer.readableBytes == 4)
 
-    var answer = ByteBuffer()
-    ExchangeAnswer(.refused).write(into: &answer)
-    #expect(try ExchangeAnswer.read(from: &answer) == ExchangeAnswer(.refused))
+    let answer = ExchangeAnswer(.refused, frames: ByteBuffer(string: "INIT ACK"))
+    var answered = ByteBuffer()
+    answer.write(into: &answered)
+    for length in 0..<answered.readableBytes {
+      var part = answered.getSlice(at: 0, length: length) ?? ByteBuffer()
+      #expect(try ExchangeAnswer.read(from: &part) == nil)
+    }
+    #expect(try ExchangeAnswer.read(from: &answered) == answer)
+  }
+
+  @Test("frames beyond the limit are refused before they are waited for")
+  func frames() {
+    var buffer = ByteBuffer(string: "LHX1")
+    buffer.writeRepeatingByte(1, count: 1 + 16 + 32)
+    buffer.writeInteger(UInt16(Sealing.maximumExchangeFrames + 1))
+    #expect(throws: SealingViolation.notAnExchange) { try ExchangeRequest.read(from: &buffer) }
   }
 
   @Test("another magic, purpose or verdict is refused")
@@ -176,10 +190,12 @@ struct SealingMessageTests {
     var buffer = ByteBuffer(string: String(repeating: "LHX2", count: 20))
     #expect(throws: SealingViolation.notAnExchange) { try ExchangeRequest.read(from: &buffer) }
     var purpose = ByteBuffer(string: "LHX1")
-    purpose.writeRepeatingByte(9, count: 60)
+    purpose.writeRepeatingByte(9, count: 49)
+    purpose.writeInteger(UInt16(0))
     #expect(throws: SealingViolation.notAnExchange) { try ExchangeRequest.read(from: &purpose) }
     var verdict = ByteBuffer(string: "LHX1")
-    verdict.writeRepeatingByte(9, count: 60)
+    verdict.writeRepeatingByte(9, count: 33)
+    verdict.writeInteger(UInt16(0))
     #expect(throws: SealingViolation.notAnExchange) { try ExchangeAnswer.read(from: &verdict) }
   }
 

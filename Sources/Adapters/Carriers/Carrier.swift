@@ -1,9 +1,10 @@
 import Logging
 import NIOCore
 import SCTP
+import Sealing
 import Sockets
 
-/// One TCP connection that carries SCTP packets, each behind its length in 16 bits (RFC 4571 section 2).
+/// One TCP connection that carries SCTP packets, each behind its length in 16 bits (RFC 4571 section 2), and sealed if its session is (docs/wire/sealing.md).
 package final class Carrier: ChannelInboundHandler {
   package typealias InboundIn = ByteBuffer
   package typealias OutboundOut = ByteBuffer
@@ -14,16 +15,20 @@ package final class Carrier: ChannelInboundHandler {
     /// The packets of one read have all been handed over.
     package var readComplete: (Carrier) -> Void
     package var writability: (Carrier, Bool) -> Void
+    /// The other side says, unsigned, that it does not know the session; the carrier closes.
+    package var unknownSession: (Carrier) -> Void
     /// Once, with the reason in words.
     package var closed: (Carrier, String) -> Void
 
     package init(
       packet: @escaping (Carrier, ByteBuffer) -> Void, readComplete: @escaping (Carrier) -> Void,
-      writability: @escaping (Carrier, Bool) -> Void, closed: @escaping (Carrier, String) -> Void
+      writability: @escaping (Carrier, Bool) -> Void, unknownSession: @escaping (Carrier) -> Void = { _ in },
+      closed: @escaping (Carrier, String) -> Void
     ) {
       self.packet = packet
       self.readComplete = readComplete
       self.writability = writability
+      self.unknownSession = unknownSession
       self.closed = closed
     }
   }
@@ -39,6 +44,10 @@ package final class Carrier: ChannelInboundHandler {
   private var partial = ByteBuffer()
   private var isClosed = false
   private var closeReason: String?
+  private var sealer: PacketSealer?
+  private var opener: PacketOpener?
+  /// Goes out before the first frame.
+  private var preface: SealedPreface?
 
   package init(id: CarrierID, events: Events) {
     self.id = id
@@ -50,11 +59,23 @@ package final class Carrier: ChannelInboundHandler {
 
   package func write(_ packet: ByteBuffer) {
     guard let context else { return }
+    if sealer != nil { return writeSealed(packet, context) }
     precondition(packet.readableBytes <= 65_535)
     var length = context.channel.allocator.buffer(capacity: 2)
     length.writeInteger(UInt16(packet.readableBytes))
     context.write(wrapOutboundOut(length), promise: nil)
     context.write(wrapOutboundOut(packet), promise: nil)
+  }
+
+  private func writeSealed(_ packet: ByteBuffer, _ context: ChannelHandlerContext) {
+    let octets = packet.readableBytes + Sealing.overhead
+    precondition(octets <= 65_535)
+    var frame = context.channel.allocator.buffer(capacity: SealedPreface.octetCount + 2 + octets)
+    preface?.write(into: &frame)
+    preface = nil
+    frame.writeInteger(UInt16(octets))
+    sealer?.seal(packet, into: &frame)
+    context.write(wrapOutboundOut(frame), promise: nil)
   }
 
   package func flush() { context?.flush() }
@@ -75,6 +96,39 @@ package final class Carrier: ChannelInboundHandler {
   }
 }
 
+// MARK: Sealing
+
+extension Carrier {
+  /// From now on what goes out is sealed; a later carrier of a session says first whose it is.
+  package func seal(with sealer: PacketSealer, preface: SealedPreface? = nil) {
+    self.sealer = sealer
+    self.preface = preface
+  }
+
+  /// From now on only sealed packets are taken in.
+  package func expectSealed(by opener: PacketOpener) { self.opener = opener }
+
+  /// The packet in a frame; nil ends the carrier, or has ended it.
+  private func open(_ frame: ByteBuffer) -> ByteBuffer? {
+    do throws(SealError) {
+      return try opener?.open(frame)
+    } catch {
+      close("\(error)")
+      return nil
+    }
+  }
+
+  /// A frame of length 0 that a carrier of sealed packets has got: a notice.
+  private func receiveNotice(_ value: UInt8) {
+    if SealedNotice(rawValue: value) == .unknownSession {
+      events.unknownSession(self)
+      close("the agent does not know this session")
+    } else {
+      close("an unknown notice (\(value))")
+    }
+  }
+}
+
 extension Carrier {
   package func handlerAdded(context: ChannelHandlerContext) { self.context = context }
 
@@ -91,9 +145,15 @@ extension Carrier {
       partial = ByteBuffer()
     }
     while !isClosed, let length = bytes.getInteger(at: bytes.readerIndex, as: UInt16.self), bytes.readableBytes >= 2 + Int(length) {
+      if opener != nil, length == 0 {
+        guard bytes.readableBytes >= 3 else { break }
+        bytes.moveReaderIndex(forwardBy: 2)
+        receiveNotice(bytes.readInteger() ?? 0)
+        continue
+      }
       bytes.moveReaderIndex(forwardBy: 2)
       guard let packet = bytes.readSlice(length: Int(length)) else { break }
-      events.packet(self, packet)
+      if opener == nil { events.packet(self, packet) } else if let packet = open(packet) { events.packet(self, packet) }
     }
     if bytes.readableBytes > 0 {  // at most one packet, 65,537 octets
       partial = context.channel.allocator.buffer(capacity: 2 + 65_535)

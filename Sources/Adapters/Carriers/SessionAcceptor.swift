@@ -2,13 +2,15 @@ import Flows
 import Logging
 import NIOCore
 import SCTP
+import Sealing
 import Sockets
 import Vocabulary
 
 /// The passive end of an agent's sessions: carriers come in, and each is led to its session.
 ///
 /// A carrier's first packet decides. INIT is answered without keeping anything; a valid COOKIE ECHO makes a session; a packet with the
-/// verification tag of a session goes to that session, which follows it only if it is authenticated.
+/// verification tag of a session goes to that session, which follows it only if it is authenticated. An agent with certificates takes sealed
+/// sessions only: `SessionAcceptor+Sealing.swift`.
 package final class SessionAcceptor {
   /// Carriers that have not reached a session yet. A handshake takes two round trips; one that takes longer than this is nobody's.
   package static let longestHandshake = TimeAmount.seconds(20)
@@ -22,23 +24,32 @@ package final class SessionAcceptor {
   private var listener: SessionListener
   private let limits: FlowLimits
   private var sessions: [UInt32: SessionDriver] = [:]
-  private var strangers: [CarrierID: Stranger] = [:]
+  var strangers: [CarrierID: Stranger] = [:]
   private var lastCarrier: UInt64 = 0
-  private let logger: Logger
+  let logger: Logger
+  /// Nil: sessions are not sealed.
+  let sealing: Sealed?
+  var sealedSessions: [SealedSessionID: SealedSession] = [:]
   /// Prepares a new session: its events and its flows.
   private let onSession: (SessionDriver) -> Void
 
-  private struct Stranger {
+  struct Stranger {
     var carrier: Carrier
+    var channel: any Channel
     var local: IPAddress
     var remote: IPAddress
     var timeout: Scheduled<Void>
+    /// The sealed session that is being opened on this carrier, and its own passive end.
+    var opening: (session: SealedSessionID, listener: SessionListener)?
   }
 
+  /// - Parameter listener: for sessions that are not sealed; sealed ones get their own from `sealing`.
   package init(
-    listener: SessionListener, limits: FlowLimits, loop: any EventLoop, logger: Logger, onSession: @escaping (SessionDriver) -> Void
+    listener: SessionListener, sealing: Sealed? = nil, limits: FlowLimits, loop: any EventLoop, logger: Logger,
+    onSession: @escaping (SessionDriver) -> Void
   ) {
     self.listener = listener
+    self.sealing = sealing
     self.limits = limits
     self.loop = loop
     self.logger = logger
@@ -59,21 +70,48 @@ package final class SessionAcceptor {
       id: CarrierID(lastCarrier),
       events: Carrier.Events(
         packet: { [weak self] in self?.receive($1, from: $0) }, readComplete: { _ in }, writability: { _, _ in },
-        closed: { [weak self] carrier, _ in self?.forget(carrier.id) }))
+        closed: { [weak self] carrier, reason in self?.lost(carrier.id, reason) }))
     let bound = NIOLoopBound(self, eventLoop: loop)
     let id = carrier.id
     let timeout = loop.scheduleTask(in: SessionAcceptor.longestHandshake) { () -> Void in
-      bound.value.strangers[id]?.carrier.close("no session after \(SessionAcceptor.longestHandshake.nanoseconds / 1_000_000_000) s")
+      bound.value.dismiss(id, "no session after \(SessionAcceptor.longestHandshake.nanoseconds / 1_000_000_000) s")
     }
-    strangers[id] = Stranger(carrier: carrier, local: local.address, remote: remote.address, timeout: timeout)
-    try channel.pipeline.syncOperations.addHandler(carrier)
+    strangers[id] = Stranger(carrier: carrier, channel: channel, local: local.address, remote: remote.address, timeout: timeout)
+    let pipeline = channel.pipeline.syncOperations
+    guard let sealing else { return try pipeline.addHandler(carrier) }
+    // The connection may end before there is a carrier in it.
+    channel.closeFuture.assumeIsolated().whenComplete { _ in bound.value.lost(id, "closed before it said what it is") }
+    try pipeline.addHandler(
+      CarrierOpeningHandler { opening, channel in bound.value.begin(opening, on: id, channel, sealing) })
   }
 
-  private func forget(_ id: CarrierID) { strangers.removeValue(forKey: id)?.timeout.cancel() }
+  private func lost(_ id: CarrierID, _ reason: String) {
+    guard let stranger = forget(id), sealing != nil else { return }
+    logger.notice("carrier refused: \(reason)", metadata: ["remote": "\(stranger.remote)"])
+  }
+
+  func dismiss(_ id: CarrierID, _ reason: String) {
+    guard let stranger = strangers[id] else { return }
+    stranger.carrier.close(reason)
+    lost(id, reason)
+    stranger.channel.close(promise: nil)
+  }
+
+  @discardableResult
+  func forget(_ id: CarrierID) -> Stranger? {
+    guard let stranger = strangers.removeValue(forKey: id) else { return nil }
+    stranger.timeout.cancel()
+    if let session = stranger.opening?.session, sealedSessions[session]?.driver == nil { sealedSessions[session] = nil }
+    return stranger
+  }
 
   private func receive(_ packet: ByteBuffer, from carrier: Carrier) {
     guard let stranger = strangers[carrier.id] else { return }
-    switch listener.receive(packet, on: carrier.id, local: stranger.local, remote: stranger.remote, at: SessionDriver.now()) {
+    let now = SessionDriver.now()
+    let action =
+      strangers[carrier.id]?.opening?.listener.receive(packet, on: carrier.id, local: stranger.local, remote: stranger.remote, at: now)
+      ?? listener.receive(packet, on: carrier.id, local: stranger.local, remote: stranger.remote, at: now)
+    switch action {
     case .reply(let answer):
       carrier.write(answer)
       carrier.flush()
@@ -84,12 +122,17 @@ package final class SessionAcceptor {
         return carrier.close("too many sessions")
       }
       guard sessions[tag] == nil else { return carrier.close("a session has this verification tag already") }
-      forget(carrier.id)
       let session = SessionDriver(
         association: association, loop: loop, role: .acceptor, limits: limits, logger: logger, onIncoming: { _, _ in })
       sessions[tag] = session
+      if let id = stranger.opening?.session {
+        sealedSessions[id]?.driver = session
+        session.sealedID = id
+      }
+      forget(carrier.id)
       onSession(session)
       session.adopt(carrier, local: stranger.local)
+    case .existing where stranger.opening != nil: carrier.close("a packet of another session while one is being opened")
     case .existing(let tag):
       guard let session = sessions[tag] else {
         logger.info("carrier refused: its session is unknown here", metadata: ["remote": "\(stranger.remote)"])
@@ -110,5 +153,8 @@ package final class SessionAcceptor {
   }
 
   /// A session is over; its tag means nothing from here on.
-  package func remove(_ session: SessionDriver) { sessions.removeValue(forKey: session.association.localVerificationTag) }
+  package func remove(_ session: SessionDriver) {
+    sessions.removeValue(forKey: session.association.localVerificationTag)
+    if let id = session.sealedID { sealedSessions[id] = nil }
+  }
 }

@@ -6,6 +6,7 @@ import NIOCore
 import NIOPosix
 import Relay
 import SCTP
+import Sealing
 import Vocabulary
 
 /// The engine with the codes of swift-crypto.
@@ -26,6 +27,8 @@ package enum SessionEvent {
   /// Nothing has come back on the active carrier for too long.
   case carrierSilent(CarrierID)
   case carrierClosed(CarrierID, String)
+  /// The agent says, and nobody has signed it, that it does not know this sealed session.
+  case agentForgot
   case roundTrip(CarrierID, TimeSpan)
   /// The session is over, by shutdown (nil) or for a reason.
   case ended(String?)
@@ -44,6 +47,8 @@ package final class SessionDriver {
   package let hub: FlowHub
   package private(set) var association: SessionAssociation
   package var onEvent: (SessionEvent) -> Void = { _ in }
+  /// Its name on the wire, if it is sealed.
+  package internal(set) var sealedID: SealedSessionID?
 
   /// Send space that wakes flows: four frames, so that they are not woken for every octet that a SACK frees.
   package static let leastSpace = 4 * maximumDataOctets
@@ -106,8 +111,12 @@ extension SessionDriver {
       packet: { [weak self] in self?.receive($1, on: $0.id) },
       readComplete: { [weak self] _ in self?.readComplete() },
       writability: { [weak self] in self?.writability($1, of: $0.id) },
+      unknownSession: { [weak self] _ in self?.onEvent(.agentForgot) },
       closed: { [weak self] in self?.closed($0.id, $1) })
   }
+
+  /// The key of SCTP AUTH has come out of the exchange; INIT is out already.
+  package func provide(endpointKey: [UInt8]) { association.provide(endpointKey: endpointKey) }
 
   package func receive(_ packet: ByteBuffer, on carrier: CarrierID) {
     association.receive(packet, on: carrier, at: SessionDriver.now())

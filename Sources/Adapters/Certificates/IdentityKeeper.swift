@@ -74,4 +74,7 @@ package final class IdentityKeeper: Sendable {
       try? await Task.sleep(for: IdentityKeeper.checkInterval)
     }
   }
+
+  /// `watch` as a task of its own, for its owner to cancel.
+  package func watching(logger: Logger) -> Task<Void, Never> { Task { await watch(logger: logger) } }
 }

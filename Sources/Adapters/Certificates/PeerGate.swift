@@ -37,6 +37,7 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
 
   private var state = State.waiting(timeout: nil)
   private var verdict: Result<VerifiedPeer, CertificateError>?
+  private var tls: NIOSSLHandler?
   private let end: TLSEnd
   private let isAnyoneWelcome: Bool
   private let decide: ([[UInt8]]) -> Result<VerifiedPeer, CertificateError>
@@ -59,6 +60,14 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
     let verdict = decide(chain.map { (try? $0.toDERBytes()) ?? [] })
     self.verdict = verdict
     if case .success = verdict { promise.succeed(.certificateVerified) } else { promise.succeed(.failed) }
+  }
+
+  /// Takes TLS and this gate out of a connection that goes on without them; not from within a call that came through them. Both ends know by then that no
+  /// further TLS record comes.
+  package func leave(_ pipeline: ChannelPipeline.SynchronousOperations) {
+    if let tls { pipeline.removeHandler(tls, promise: nil) }
+    tls = nil
+    pipeline.removeHandler(self, promise: nil)
   }
 
   // MARK: The channel
@@ -154,6 +163,7 @@ extension PeerGate {
       case .server: NIOSSLServerHandler(context: context, customVerificationCallback: { self.judge($0, $1) })
       case .client: try NIOSSLClientHandler(context: context, serverHostname: nil, customVerificationCallback: { self.judge($0, $1) })
       }
+    self.tls = tls
     try pipeline.addHandlers([tls, self])
   }
 }

@@ -11,6 +11,8 @@ import NIOCore
 package enum Sealing {
   /// The packet number, and AES-GCM's tag.
   package static let overhead = 8 + 16
+  /// Octets of frames in a message of the exchange. INIT and INIT ACK with its cookie have a few hundred each.
+  package static let maximumExchangeFrames = 8 << 10
   /// Packets under one key. 2^22 packets of 32 KiB are 2^33 blocks of AES: an attacker's advantage stays below 2^66 / 2^129 = 2^-63, where
   /// TLS (RFC 8446 section 5.5) allows 2^-57.
   package static let phaseLength: UInt64 = 1 << 22

@@ -1,6 +1,6 @@
 import NIOCore
 
-/// What a client says inside TLS, before anything else; RFC 4571 frames with its first packets may follow.
+/// What a client says inside TLS, before anything else.
 package struct ExchangeRequest: Hashable, Sendable {
   package enum Purpose: UInt8, Sendable {
     /// A new session, with this secret.
@@ -9,17 +9,18 @@ package struct ExchangeRequest: Hashable, Sendable {
     case ask = 2
   }
 
-  package static let octetCount = 4 + 1 + SealedSessionID.octetCount + SessionSecret.contributionOctets
-
   package var purpose: Purpose
   package var session: SealedSessionID
   /// 32 octets; zero when only asked.
   package var contribution: [UInt8]
+  /// The client's first packets in their RFC 4571 frames: INIT.
+  package var frames: ByteBuffer
 
-  package init(_ purpose: Purpose, session: SealedSessionID, contribution: [UInt8]? = nil) {
+  package init(_ purpose: Purpose, session: SealedSessionID, contribution: [UInt8]? = nil, frames: ByteBuffer = ByteBuffer()) {
     self.purpose = purpose
     self.session = session
     self.contribution = contribution ?? Array(repeating: 0, count: SessionSecret.contributionOctets)
+    self.frames = frames
   }
 
   package func write(into buffer: inout ByteBuffer) {
@@ -27,21 +28,23 @@ package struct ExchangeRequest: Hashable, Sendable {
     buffer.writeInteger(purpose.rawValue)
     buffer.writeBytes(session.octets)
     buffer.writeBytes(contribution)
+    buffer.writeFrames(frames)
   }
 
-  /// Nil: more octets are needed.
+  /// Nil: more octets are needed, and the buffer is as it was.
   package static func read(from buffer: inout ByteBuffer) throws(SealingViolation) -> ExchangeRequest? {
-    guard buffer.readableBytes >= octetCount else { return nil }
-    guard buffer.readBytes(length: 4) == SealingMagic.exchange else { throw .notAnExchange }
+    let fixed = 4 + 1 + SealedSessionID.octetCount + SessionSecret.contributionOctets
+    guard let rest = try buffer.lengthOfExchange(fixed: fixed) else { return nil }
+    buffer.moveReaderIndex(forwardBy: 4)
     guard let purpose = buffer.readInteger(as: UInt8.self).flatMap(Purpose.init(rawValue:)),
       let session = buffer.readBytes(length: SealedSessionID.octetCount).flatMap(SealedSessionID.init),
-      let contribution = buffer.readBytes(length: SessionSecret.contributionOctets)
+      let contribution = buffer.readBytes(length: SessionSecret.contributionOctets), let frames = buffer.readFrames(rest)
     else { throw .notAnExchange }
-    return ExchangeRequest(purpose, session: session, contribution: contribution)
+    return ExchangeRequest(purpose, session: session, contribution: contribution, frames: frames)
   }
 }
 
-/// What the agent answers inside TLS; RFC 4571 frames with its first packets may follow.
+/// What the agent answers inside TLS.
 package struct ExchangeAnswer: Hashable, Sendable {
   package enum Verdict: UInt8, Sendable {
     case opened = 1
@@ -52,29 +55,54 @@ package struct ExchangeAnswer: Hashable, Sendable {
     case refused = 4
   }
 
-  package static let octetCount = 4 + 1 + SessionSecret.contributionOctets
-
   package var verdict: Verdict
   package var contribution: [UInt8]
+  /// The agent's first packets in their RFC 4571 frames: INIT ACK.
+  package var frames: ByteBuffer
 
-  package init(_ verdict: Verdict, contribution: [UInt8]? = nil) {
+  package init(_ verdict: Verdict, contribution: [UInt8]? = nil, frames: ByteBuffer = ByteBuffer()) {
     self.verdict = verdict
     self.contribution = contribution ?? Array(repeating: 0, count: SessionSecret.contributionOctets)
+    self.frames = frames
   }
 
   package func write(into buffer: inout ByteBuffer) {
     buffer.writeBytes(SealingMagic.exchange)
     buffer.writeInteger(verdict.rawValue)
     buffer.writeBytes(contribution)
+    buffer.writeFrames(frames)
   }
 
+  /// Nil: more octets are needed, and the buffer is as it was.
   package static func read(from buffer: inout ByteBuffer) throws(SealingViolation) -> ExchangeAnswer? {
-    guard buffer.readableBytes >= octetCount else { return nil }
-    guard buffer.readBytes(length: 4) == SealingMagic.exchange else { throw .notAnExchange }
+    guard let rest = try buffer.lengthOfExchange(fixed: 4 + 1 + SessionSecret.contributionOctets) else { return nil }
+    buffer.moveReaderIndex(forwardBy: 4)
     guard let verdict = buffer.readInteger(as: UInt8.self).flatMap(Verdict.init(rawValue:)),
-      let contribution = buffer.readBytes(length: SessionSecret.contributionOctets)
+      let contribution = buffer.readBytes(length: SessionSecret.contributionOctets), let frames = buffer.readFrames(rest)
     else { throw .notAnExchange }
-    return ExchangeAnswer(verdict, contribution: contribution)
+    return ExchangeAnswer(verdict, contribution: contribution, frames: frames)
+  }
+}
+
+extension ByteBuffer {
+  fileprivate mutating func writeFrames(_ frames: ByteBuffer) {
+    precondition(frames.readableBytes <= Sealing.maximumExchangeFrames)
+    writeInteger(UInt16(frames.readableBytes))
+    writeImmutableBuffer(frames)
+  }
+
+  /// The length of the frames in a message whose fixed part has so many octets; nil until all of it is there.
+  fileprivate func lengthOfExchange(fixed: Int) throws(SealingViolation) -> Int? {
+    let common = min(readableBytes, 4)
+    guard getBytes(at: readerIndex, length: common) == Array(SealingMagic.exchange.prefix(common)) else { throw .notAnExchange }
+    guard let length = getInteger(at: readerIndex + fixed, as: UInt16.self) else { return nil }
+    guard length <= Sealing.maximumExchangeFrames else { throw .notAnExchange }
+    return readableBytes >= fixed + 2 + Int(length) ? Int(length) : nil
+  }
+
+  fileprivate mutating func readFrames(_ length: Int) -> ByteBuffer? {
+    moveReaderIndex(forwardBy: 2)
+    return readSlice(length: length)
   }
 }
 

@@ -23,7 +23,7 @@ package struct Association<Code: Authenticator>: Sendable {
   /// The carrier that DATA goes out on and comes in on; nil while there is none.
   package internal(set) var activeCarrier: CarrierID?
 
-  let configuration: AssociationConfiguration
+  var configuration: AssociationConfiguration
   let authenticator: Code
   var random: any RandomNumberGenerator & Sendable
   var header: PacketHeader
@@ -290,6 +290,12 @@ extension Association {
   }
 
   package mutating func carrierWritable(_ id: CarrierID, _ isWritable: Bool) { carriers[id]?.isWritable = isWritable }
+
+  /// The endpoint pair shared key, where it comes out of an exchange that ends while INIT is out already. It is needed from INIT ACK on.
+  package mutating func provide(endpointKey: [UInt8]) {
+    precondition(state == .cookieWait, "the key belongs to the handshake")
+    configuration.endpointKey = endpointKey
+  }
 
   /// FREEZE: no verdict on a silent peer until `resumeTimeouts`.
   package mutating func suspendTimeouts() { isSuspended = true }

@@ -1,5 +1,6 @@
 import Authentication
 import Carriers
+import Certificates
 import Control
 import ControlLink
 import Flows
@@ -24,11 +25,15 @@ package final class AgentService: Sendable {
   /// Runs until its task is cancelled. `ready` is called with the port once carriers are accepted.
   package func run(ready: (@Sendable (Endpoint) -> Void)? = nil) async throws {
     let key = try EndpointKey(contentsOf: settings.keyFile)
+    let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
+    if let name = identity?.current.name, name != NodeName(role: .agent, name: settings.machine.text) {
+      throw AgentError.anotherCertificate(name, machine: settings.machine)
+    }
     let loop = MultiThreadedEventLoopGroup.singleton.next()
     let settings = self.settings
     let logger = self.logger
     let state = try await loop.submit {
-      NIOLoopBound(AgentState(settings: settings, key: key, loop: loop, logger: logger), eventLoop: loop)
+      NIOLoopBound(AgentState(settings: settings, key: key, identity: identity, loop: loop, logger: logger), eventLoop: loop)
     }.get()
     let listening: any Channel
     do {
@@ -38,6 +43,8 @@ package final class AgentService: Sendable {
     }
     let address = listening.localAddress?.vocabulary ?? settings.listen
     logger.info("agent ready", metadata: ["listen": "\(address)", "machine": "\(settings.machine)"])
+    let watching = identity?.watching(logger: logger)
+    defer { watching?.cancel() }
     try await loop.submit { state.value.start() }.get()
     ready?(address)
     try await withTaskCancellationHandler {
@@ -81,17 +88,22 @@ private final class AgentState {
   private var unacknowledged: [IPAddress: Set<ObjectIdentifier>] = [:]
   private var activeAddress: IPAddress?
 
-  init(settings: AgentSettings, key: EndpointKey, loop: any EventLoop, logger: Logger) {
+  init(settings: AgentSettings, key: EndpointKey, identity: IdentityKeeper?, loop: any EventLoop, logger: Logger) {
     self.settings = settings
     self.loop = loop
     self.logger = logger
     dialler = ServiceDialler(loop: loop, machine: settings.machine, addresses: settings.addresses, logger: logger)
-    let configuration = AssociationConfiguration(endpointKey: key.associationKey)
-    let listener = Listener(
-      configuration: configuration, authenticator: CryptoAuthenticator(), cookieSecret: EndpointKey.randomOctets(32),
-      random: SystemRandomNumberGenerator())
+    func makeListener(endpointKey: [UInt8]) -> SessionListener {
+      Listener(
+        configuration: AssociationConfiguration(endpointKey: endpointKey), authenticator: CryptoAuthenticator(),
+        cookieSecret: EndpointKey.randomOctets(32), random: SystemRandomNumberGenerator())
+    }
     var onSession: ((SessionDriver) -> Void)?
-    acceptor = SessionAcceptor(listener: listener, limits: settings.limits, loop: loop, logger: logger) { onSession?($0) }
+    acceptor = SessionAcceptor(
+      listener: makeListener(endpointKey: key.associationKey),
+      sealing: identity.map { SessionAcceptor.Sealed(identity: $0, makeListener: makeListener) },
+      limits: settings.limits, loop: loop, logger: logger
+    ) { onSession?($0) }
     onSession = { [unowned self] in self.begin($0) }
     guard let controller = settings.controller else { return }
     link = ControlLink(
@@ -130,7 +142,7 @@ private final class AgentState {
       acceptor.remove(session)
       for address in unacknowledged.keys { acknowledged(address, by: session) }  // it will not any more
       logger.info("session ended: \(reason ?? "by its client")", metadata: ["sessions": "\(acceptor.count)"])
-    case .peerAnnounced, .peerWithdrew, .withdrawn, .carrierSilent, .roundTrip: break
+    case .peerAnnounced, .peerWithdrew, .withdrawn, .carrierSilent, .roundTrip, .agentForgot: break
     }
   }
 

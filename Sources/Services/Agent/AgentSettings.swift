@@ -1,3 +1,4 @@
+import Certificates
 import Flows
 import Vocabulary
 
@@ -5,6 +6,8 @@ import Vocabulary
 package struct AgentSettings: Sendable {
   package var listen: Endpoint
   package var keyFile: String
+  /// The folder with this agent's certificate (`longhaul pki`); nil: sessions are not sealed.
+  package var certificates: String?
   package var machine: MachineID
   /// The agent's own name at the controller.
   package var node: NodeID
@@ -16,11 +19,13 @@ package struct AgentSettings: Sendable {
   package var limits: FlowLimits
 
   package init(
-    listen: Endpoint, keyFile: String, machine: MachineID, node: NodeID? = nil, controller: Endpoint? = nil, addresses: [IPAddress] = [],
+    listen: Endpoint, keyFile: String, certificates: String? = nil, machine: MachineID, node: NodeID? = nil, controller: Endpoint? = nil,
+    addresses: [IPAddress] = [],
     carrierWindow: Int? = nil, limits: FlowLimits = FlowLimits()
   ) {
     self.listen = listen
     self.keyFile = keyFile
+    self.certificates = certificates
     self.machine = machine
     self.node = node ?? NodeID(machine.text)
     self.controller = controller
@@ -33,11 +38,14 @@ package struct AgentSettings: Sendable {
 /// Why an agent could not start. The description is a whole line for a person.
 package enum AgentError: Error, CustomStringConvertible {
   case cannotListen(Endpoint, reason: String)
+  case anotherCertificate(NodeName, machine: MachineID)
 
   package var description: String {
     switch self {
     case .cannotListen(let endpoint, let reason):
       "agent: cannot listen on \(endpoint): \(reason); choose another --listen, or end the program that has it"
+    case .anotherCertificate(let name, let machine):
+      "agent: --certificates has the certificate of \(name), and clients of machine \(machine) expect agent/\(machine); correct --machine, or enrol again"
     }
   }
 }

@@ -1,5 +1,6 @@
 import Authentication
 import Carriers
+import Certificates
 import Control
 import ControlLink
 import Flows
@@ -31,14 +32,18 @@ package final class ClientService: Sendable {
   /// Runs until its task is cancelled. `ready` is called once every session is established and every entrance listens.
   package func run(ready: (@Sendable (ClientEntrances) -> Void)? = nil) async throws {
     let key = try EndpointKey(contentsOf: settings.keyFile)
+    let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
     try check()
     let loop = MultiThreadedEventLoopGroup.singleton.next()
     let settings = self.settings
     let logger = self.logger
     let agents = try settings.machines.map { try agent(of: $0) }
     let state = try await loop.submit {
-      NIOLoopBound(ClientState(settings: settings, agents: agents, key: key, loop: loop, logger: logger), eventLoop: loop)
+      NIOLoopBound(
+        ClientState(settings: settings, agents: agents, key: key, identity: identity, loop: loop, logger: logger), eventLoop: loop)
     }.get()
+    let watching = identity?.watching(logger: logger)
+    defer { watching?.cancel() }
     do {
       try await loop.flatSubmit { state.value.openSessions() }.get()
       let entrances = try await listen(on: loop, state: state)
@@ -127,14 +132,15 @@ private final class ClientState {
   private var link: ControlLink?
   private var monitor: PathMonitor?
 
-  init(settings: ClientSettings, agents: [Endpoint], key: EndpointKey, loop: any EventLoop, logger: Logger) {
+  init(settings: ClientSettings, agents: [Endpoint], key: EndpointKey, identity: IdentityKeeper?, loop: any EventLoop, logger: Logger) {
     self.settings = settings
     self.loop = loop
     self.logger = logger
     self.agents = agents
     for (machine, agent) in zip(settings.machines, agents) {
       sessions[machine.name] = ClientSession(
-        machine: machine.name, agent: agent, key: key, carrierWindow: settings.carrierWindow, limits: settings.limits, loop: loop,
+        machine: machine.name, agent: agent, key: key, identity: identity, carrierWindow: settings.carrierWindow, limits: settings.limits,
+        loop: loop,
         logger: logger)
     }
     guard let controller = settings.controller else { return }

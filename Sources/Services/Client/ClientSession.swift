@@ -1,5 +1,6 @@
 import Authentication
 import Carriers
+import Certificates
 import Control
 import Flows
 import Interception
@@ -8,6 +9,7 @@ import NIOCore
 import NIOPosix
 import Relay
 import SCTP
+import Sealing
 import Sockets
 import Vocabulary
 
@@ -30,6 +32,13 @@ final class ClientSession {
   /// Tells the controller.
   var report: (NodeReport) -> Void = { _ in }
   private let key: EndpointKey
+  /// Nil: the session is not sealed.
+  private let identity: IdentityKeeper?
+  /// What the session of `driver` is sealed with; nil until the exchange is over.
+  private var sealed: (id: SealedSessionID, secret: SessionSecret)?
+  /// Why the agent or this client broke the exchange off.
+  private var exchangeFailure: String?
+  private var isAsking = false
   private let carrierWindow: Int?
   private let limits: FlowLimits
   let logger: Logger
@@ -71,10 +80,13 @@ final class ClientSession {
   var attempts: UInt64 = 0
   var pendingGo: (epoch: UInt64, taken: NIODeadline)?
 
-  init(machine: MachineID, agent: Endpoint, key: EndpointKey, carrierWindow: Int?, limits: FlowLimits, loop: any EventLoop, logger: Logger)
-  {
+  init(
+    machine: MachineID, agent: Endpoint, key: EndpointKey, identity: IdentityKeeper?, carrierWindow: Int?, limits: FlowLimits,
+    loop: any EventLoop, logger: Logger
+  ) {
     self.machine = machine
     self.key = key
+    self.identity = identity
     self.carrierWindow = carrierWindow
     self.limits = limits
     self.loop = loop
@@ -108,6 +120,7 @@ final class ClientSession {
     guard !hasEnded else { return }
     isReopening = true
     driver = nil
+    sealed = nil
     activeCarrier = nil
     parked = nil
     attempts += 1
@@ -137,7 +150,8 @@ final class ClientSession {
   }
 
   private func begin(on dialled: Dialled) {
-    var configuration = AssociationConfiguration(endpointKey: key.associationKey)
+    // A sealed session's key comes out of the exchange.
+    var configuration = AssociationConfiguration(endpointKey: identity == nil ? key.associationKey : [])
     configuration.localAddresses = [dialled.local]
     let association = Association(
       connecting: configuration, authenticator: CryptoAuthenticator(), random: SystemRandomNumberGenerator(), on: dialled.carrier.id,
@@ -239,8 +253,8 @@ extension ClientSession {
   /// GO. A token that is forged, late or for an epoch that has been is refused, and the log says why.
   private func take(_ token: GoToken) {
     let reason: String? =
-      if !key.verify(token) {
-        "its MAC is wrong"
+      if let flaw = flaw(inSignatureOf: token) {
+        flaw
       } else if token.machine != machine {
         "it is for machine \(token.machine)"
       } else if token.expires < Clock.secondsSince1970() {
@@ -266,6 +280,17 @@ extension ClientSession {
     if isReopening { return }  // the new session is opened there, or moved there when it stands
     give(upOn: "a new GO came")
     if !takeParked(at: recovery.destination) { tryNow() }
+  }
+
+  /// With certificates only a controller's signature counts; the key that all nodes share would let any of them move a session.
+  private func flaw(inSignatureOf token: GoToken) -> String? {
+    guard let identity else { return key.verify(token) ? nil : "its MAC is wrong" }
+    do throws(CertificateError) {
+      try identity.current.verify(token)
+      return nil
+    } catch {
+      return "\(error)"
+    }
   }
 
   /// A GO that came while there was no session.
@@ -300,12 +325,16 @@ extension ClientSession {
       logger.info("the carrier to machine \(machine) is silent: looking for it")
       tryNow()
     case .ended(let reason): end(reason)
+    case .agentForgot: askAgent()
     case .announced, .withdrawn, .announcementRefused, .roundTrip: break
     }
   }
 
   private func lost(_ carrier: CarrierID, _ reason: String) {
-    if opening != nil { return fail(ClientError.agentUnreachable(machine, recovery.destination.agent, reason: reason)) }
+    if opening != nil {
+      if let exchangeFailure { return fail(ClientError.sessionRefused(machine, recovery.destination.agent, reason: exchangeFailure)) }
+      return fail(ClientError.agentUnreachable(machine, recovery.destination.agent, reason: reason))
+    }
     if carrier == activeCarrier { activeCarrier = nil }
     guard !hasEnded, !isReopening else { return }  // the association's own end follows
     if carrier == parked?.carrier?.id { parked = nil }
@@ -430,6 +459,14 @@ extension ClientSession {
   ) {
     lastCarrier += 1
     let id = CarrierID(lastCarrier)
+    connect(to: place) { channel, request in
+      then(
+        Result { try Dialled(channel.get(), id: id, request: request, answerLimit: answerLimit, security: self.security(of: id)) })
+    }
+  }
+
+  /// A TCP connection towards the agent there, and what to ask the accelerator for that it leads to.
+  private func connect(to place: Recovery.Place, then: @escaping (Result<any Channel, any Error>, FlowTarget?) -> Void) {
     var bootstrap = ClientBootstrap(group: loop)
       .connectTimeout(ClientSession.dialLimit)
       .channelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
@@ -454,11 +491,65 @@ extension ClientSession {
     }
     do {
       let connecting = try bootstrap.connect(to: SocketAddress(address))
-      connecting.assumeIsolated().whenComplete { result in
-        then(Result { try Dialled(result.get(), id: id, request: request, answerLimit: answerLimit) })
-      }
+      connecting.assumeIsolated().whenComplete { then($0, request) }
     } catch {
-      then(.failure(error))
+      then(.failure(error), request)
+    }
+  }
+}
+
+// MARK: - Sealing
+
+extension ClientSession {
+  /// The first carrier of a session holds the exchange, the later ones need none.
+  private func security(of id: CarrierID) throws -> Dialled.Security {
+    guard let identity else { return .open }
+    if driver == nil {
+      let session = SealedSessionID.random()
+      exchangeFailure = nil
+      return .exchange(identity.current, agent: machine, session: session) { [weak self] outcome in self?.take(outcome, of: session) }
+    }
+    guard let sealed else { throw ExchangeError("the session is being opened still") }
+    return .sealed(sealed.secret, SealedPreface(session: sealed.id, carrier: UInt32(truncatingIfNeeded: id.value)))
+  }
+
+  private func take(_ outcome: ClientExchangeHandler.Outcome, of session: SealedSessionID) {
+    switch outcome {
+    case .opened(let secret):
+      sealed = (session, secret)
+      driver?.provide(endpointKey: secret.associationKey)
+    case .failed(let reason):
+      exchangeFailure = reason
+      logger.warning("no sealed session with machine \(machine): \(reason)")
+    case .known: break
+    }
+  }
+
+  /// Somebody says that the agent does not know this session. Before it is given up, the agent is asked where nobody can answer in its place.
+  private func askAgent() {
+    guard let identity, let sealed, !isAsking, !hasEnded else { return }
+    isAsking = true
+    connect(to: recovery.next) { [weak self] result, request in
+      guard let self else { return }
+      do {
+        let channel = try result.get()
+        channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in self?.isAsking = false }
+        let pipeline = channel.pipeline.syncOperations
+        if let request { try pipeline.addHandler(ConnectRequestHandler(target: request, limit: InterceptionLimits.answer)) }
+        let current = identity.current
+        let gate = try current.secure(pipeline, as: .client, expecting: .agent(self.machine.text))
+        let exchange = ClientExchangeHandler(name: current.name, gate: gate, purpose: .ask, session: sealed.id, carrier: nil) {
+          [weak self] outcome in
+          guard let self, self.sealed?.id == sealed.id, case .known(false) = outcome else { return }
+          self.driver?.abort("the agent does not know this session: it was started again")
+        }
+        try pipeline.addHandler(exchange)
+        let bound = NIOLoopBound(channel, eventLoop: self.loop)
+        self.loop.scheduleTask(in: ClientSession.moveLimit) { bound.value.close(promise: nil) }
+      } catch {
+        self.isAsking = false
+        self.logger.debug("the agent of machine \(self.machine) could not be asked: \(describe(error))")
+      }
     }
   }
 }
@@ -471,15 +562,34 @@ struct Dialled {
   var local: IPAddress
   var remote: IPAddress
 
+  /// What guards a new carrier.
+  enum Security {
+    case open
+    case exchange(NodeIdentity, agent: MachineID, session: SealedSessionID, onOutcome: (ClientExchangeHandler.Outcome) -> Void)
+    case sealed(SessionSecret, SealedPreface)
+  }
+
   /// Makes a carrier of a connected channel. Behind a CONNECT request the first flight need not wait for the answer.
-  init(_ channel: any Channel, id: CarrierID, request: FlowTarget?, answerLimit: TimeAmount) throws {
+  init(_ channel: any Channel, id: CarrierID, request: FlowTarget?, answerLimit: TimeAmount, security: Security) throws {
     guard let local = channel.localAddress?.vocabulary, let remote = channel.remoteAddress?.vocabulary else {
       throw ChannelError.alreadyClosed
     }
     carrier = Carrier(
       id: id, events: Carrier.Events(packet: { _, _ in }, readComplete: { _ in }, writability: { _, _ in }, closed: { _, _ in }))
-    if let request { try channel.pipeline.syncOperations.addHandler(ConnectRequestHandler(target: request, limit: answerLimit)) }
-    try channel.pipeline.syncOperations.addHandler(carrier)
+    let pipeline = channel.pipeline.syncOperations
+    if let request { try pipeline.addHandler(ConnectRequestHandler(target: request, limit: answerLimit)) }
+    switch security {
+    case .open: break
+    case .exchange(let identity, let agent, let session, let onOutcome):
+      let gate = try identity.secure(pipeline, as: .client, expecting: .agent(agent.text))
+      try pipeline.addHandler(
+        ClientExchangeHandler(
+          name: identity.name, gate: gate, purpose: .open, session: session, carrier: carrier, onOutcome: onOutcome))
+    case .sealed(let secret, let preface):
+      carrier.seal(with: secret.sealer(carrier: preface.carrier, .toAgent), preface: preface)
+      carrier.expectSealed(by: secret.opener(carrier: preface.carrier, .toClient))
+    }
+    try pipeline.addHandler(carrier)
     self.local = local.address
     self.remote = remote.address
   }

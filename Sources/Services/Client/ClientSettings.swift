@@ -61,6 +61,8 @@ package struct ClientSettings: Sendable {
   package var site: SiteID?
   package var machines: [Machine]
   package var keyFile: String
+  /// The folder with this client's certificate (`longhaul pki`); nil: sessions are not sealed.
+  package var certificates: String?
   package var socks: Endpoint?
   package var httpConnect: Endpoint?
   package var forwards: [Forward]
@@ -72,7 +74,8 @@ package struct ClientSettings: Sendable {
   package var limits: FlowLimits
 
   package init(
-    node: NodeID, site: SiteID? = nil, machines: [Machine], keyFile: String, socks: Endpoint? = nil, httpConnect: Endpoint? = nil,
+    node: NodeID, site: SiteID? = nil, machines: [Machine], keyFile: String, certificates: String? = nil, socks: Endpoint? = nil,
+    httpConnect: Endpoint? = nil,
     forwards: [Forward] = [], controller: Endpoint? = nil, carrierWindow: Int? = nil, connectLimit: TimeSpan = .seconds(10 as Int64),
     limits: FlowLimits = FlowLimits()
   ) {
@@ -80,6 +83,7 @@ package struct ClientSettings: Sendable {
     self.site = site
     self.machines = machines
     self.keyFile = keyFile
+    self.certificates = certificates
     self.socks = socks
     self.httpConnect = httpConnect
     self.forwards = forwards

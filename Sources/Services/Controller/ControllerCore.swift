@@ -1,4 +1,5 @@
 import Authentication
+import Certificates
 import Control
 import Hypervisors
 import Logging
@@ -28,6 +29,7 @@ actor ControllerCore {
   let settings: ControllerSettings
   let startedAt: Instant
   private let key: EndpointKey
+  private let identity: IdentityKeeper?
   private let logger: Logger
   private let watchers: [MachineID: [SiteID: any HypervisorWatcher]]
   private let encoder: JSONEncoder
@@ -42,9 +44,13 @@ actor ControllerCore {
   var homecomers: [Homecomer] = []
   private var alarm: (at: Instant, task: Task<Void, Never>)?
 
-  init(settings: ControllerSettings, key: EndpointKey, watchers: [MachineID: [SiteID: any HypervisorWatcher]], logger: Logger) {
+  init(
+    settings: ControllerSettings, key: EndpointKey, identity: IdentityKeeper? = nil, watchers: [MachineID: [SiteID: any HypervisorWatcher]],
+    logger: Logger
+  ) {
     self.settings = settings
     self.key = key
+    self.identity = identity
     self.watchers = watchers
     self.logger = logger
     startedAt = ControllerCore.now
@@ -59,6 +65,18 @@ actor ControllerCore {
   }
 
   static var now: Instant { Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)) }
+
+  /// Nodes with certificates believe the signature, the others the MAC.
+  private func signed(_ token: GoToken) -> GoToken {
+    let token = key.sign(token)
+    guard let identity else { return token }
+    do throws(CertificateError) {
+      return try identity.current.sign(token)
+    } catch {
+      logger.error("GO leaves without a signature, and nodes with certificates will refuse it: \(error)")
+      return token
+    }
+  }
 
   // MARK: Hypervisors
 
@@ -85,7 +103,7 @@ actor ControllerCore {
       for node in recipients(audience, of: machine) { send(order, to: node) }
     case .go(var token, let migration, let node):
       token.expires = WallClock.seconds + ControllerCore.goLifetimeSeconds
-      send(.go(migration: migration, token: key.sign(token)), to: node)
+      send(.go(migration: migration, token: signed(token)), to: node)
     case .ask(let question, let site): watchers[machine]?[site]?.ask(question)
     case .line(let actor, let event): note(event, actor: actor)
     case .finished: break  // the handover says so itself, in a line
@@ -132,7 +150,7 @@ actor ControllerCore {
       let token = GoToken(
         machine: entry.machine, epoch: standing.epoch, agent: standing.place.agent, path: choice,
         expires: WallClock.seconds + ControllerCore.goLifetimeSeconds)
-      send(.go(migration: MigrationID("\(entry.machine)-\(standing.epoch)"), token: key.sign(token)), to: entry.client)
+      send(.go(migration: MigrationID("\(entry.machine)-\(standing.epoch)"), token: signed(token)), to: entry.client)
       homecomers.removeAll { $0.client == entry.client && $0.machine == entry.machine }
     }
     // A handover that has begun tells its clients itself; a machine that nobody knows of cannot be told of.

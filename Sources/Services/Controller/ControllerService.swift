@@ -31,11 +31,13 @@ package final class ControllerService: Sendable {
   /// Runs until its task is cancelled. `ready` is called with the API's address once it listens.
   package func run(ready: (@Sendable (Endpoint) -> Void)? = nil) async throws {
     let key = try EndpointKey(contentsOf: settings.keyFile)
+    let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
+    if let name = identity?.current.name, name.role != .controller { throw ControllerError.anotherCertificate(name) }
     var watchers: [MachineID: [SiteID: any HypervisorWatcher]] = [:]
     for machine in settings.machines {
       for place in machine.places { watchers[machine.name, default: [:]][place.site] = makeWatcher(machine.name, place) }
     }
-    let core = ControllerCore(settings: settings, key: key, watchers: watchers, logger: logger)
+    let core = ControllerCore(settings: settings, key: key, identity: identity, watchers: watchers, logger: logger)
     let app = application(core: core, key: key, ready: ready)
     let listen = settings.listen
     try await withThrowingTaskGroup(of: Void.self) { group in
@@ -44,6 +46,7 @@ package final class ControllerService: Sendable {
         group.addTask { for await notice in watcher.notices { await core.receive(notice, about: machine) } }
       }
       group.addTask { await core.keepAlive() }
+      if let identity { group.addTask { await identity.watch(logger: logger) } }
       group.addTask {
         do {
           try await app.run()

@@ -37,11 +37,12 @@ extension ControllerSettings {
     guard let root else { throw .unreadable(file: file, reason: "is empty") }
     let top = try SettingsReader(
       root, file: file, path: "",
-      keys: ["listen", "keyFile", "sites", "machines", "placement", "pathRates", "probeIntervalMilliseconds"])
+      keys: ["listen", "keyFile", "certificates", "sites", "machines", "placement", "pathRates", "probeIntervalMilliseconds"])
     func located(_ path: String) -> String { path.hasPrefix("/") ? path : folder + path }
     let sites = try ControllerSettings.sites(of: top)
     self.init(
-      listen: try top.endpoint("listen"), keyFile: located(try top.text("keyFile", "the file with the endpoint key")), sites: sites,
+      listen: try top.endpoint("listen"), keyFile: located(try top.text("keyFile", "the file with the endpoint key")),
+      certificates: try top.optionalText("certificates", "the folder with the controller's certificate").map(located), sites: sites,
       machines: try ControllerSettings.machines(of: top, sites: sites, located: located),
       placement: try ControllerSettings.placement(of: top), pathRates: try ControllerSettings.pathRates(of: top, sites: sites))
     if let interval = try top.optionalNumber("probeIntervalMilliseconds", 100...60_000) { probeInterval = .milliseconds(interval) }

@@ -43,6 +43,8 @@ package struct ControllerSettings: Sendable {
 
   package var listen: Endpoint
   package var keyFile: String
+  /// The folder with this controller's certificate (`longhaul pki`), with which it signs GO; nil: GO has only a MAC.
+  package var certificates: String?
   package var sites: [Site]
   package var machines: [Machine]
   package var placement: PlacementSettings
@@ -51,11 +53,13 @@ package struct ControllerSettings: Sendable {
   package var probeInterval: TimeSpan
 
   package init(
-    listen: Endpoint, keyFile: String, sites: [Site], machines: [Machine], placement: PlacementSettings = PlacementSettings(),
+    listen: Endpoint, keyFile: String, certificates: String? = nil, sites: [Site], machines: [Machine],
+    placement: PlacementSettings = PlacementSettings(),
     pathRates: [String: BitRate] = [:], probeInterval: TimeSpan = ControllerSettings.defaultProbeInterval
   ) {
     self.listen = listen
     self.keyFile = keyFile
+    self.certificates = certificates
     self.sites = sites
     self.machines = machines
     self.placement = placement
