@@ -132,7 +132,7 @@ let testTargets: [Target] = [
   tests(
     "CertificateTests",
     ["Certificates", "Enrolment", "Sockets", "Control", "Vocabulary", crypto, x509, asn1, nioCore, nioPosix, nioTLS, nioSSL, logging]),
-  tests("SessionTests", ["TestSupport", "Agent", "Client", "Vocabulary", nioCore, nioPosix, logging]),
+  tests("SessionTests", ["TestSupport", "Agent", "Client", "Certificates", "Vocabulary", nioCore, nioPosix, logging]),
   tests(
     "AcceleratorTests",
     ["TestSupport", "Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),

@@ -8,10 +8,14 @@ import Vocabulary
 @Suite("An agent that is started again", .serialized, .timeLimit(.minutes(2)))
 struct RestartTests {
   /// An agent that runs until it is cancelled; succeeds once carriers are accepted.
-  static func startAgent(at listen: Endpoint, keyFile: String) async throws -> (task: Task<Void, any Error>, at: Endpoint) {
+  static func startAgent(at listen: Endpoint, keyFile: String, certificates: String? = nil) async throws -> (
+    task: Task<Void, any Error>, at: Endpoint
+  ) {
     let (ready, isReady) = AsyncThrowingStream.makeStream(of: Endpoint.self)
     let agent = AgentService(
-      settings: AgentSettings(listen: listen, keyFile: keyFile, machine: "vm", addresses: [IPAddress("127.0.0.1")!]), logger: Road.quiet)
+      settings: AgentSettings(
+        listen: listen, keyFile: keyFile, certificates: certificates, machine: "vm", addresses: [IPAddress("127.0.0.1")!]),
+      logger: Road.quiet)
     let task = Task {
       do { try await agent.run { isReady.yield($0) } } catch { isReady.finish(throwing: error); throw error }
     }
@@ -20,7 +24,7 @@ struct RestartTests {
   }
 
   /// Asks for a flow until one is open; the client finds out in its own time that its session is gone.
-  func openFlow(_ socks: UInt16, to port: UInt16) async throws -> Socket {
+  static func openFlow(_ socks: UInt16, to port: UInt16) async throws -> Socket {
     try await onThread {
       let deadline = ContinuousClock.now + .seconds(20)
       while true {
@@ -50,7 +54,7 @@ struct RestartTests {
     let socks = try #require(await entrances.next()?.socks).port
     let (service, port) = try Socket.listen()
 
-    let old = try await openFlow(socks, to: port)
+    let old = try await Self.openFlow(socks, to: port)
     let peer = try await onThread { try service.accept() }
     try peer.write([1])
     #expect(try await onThread { try old.read(exactly: 1) } == [1])
@@ -62,7 +66,7 @@ struct RestartTests {
     let second = try await Self.startAgent(at: first.at, keyFile: keyFile)
     wire.setDown(false)
     #expect(try await onThread { try old.endsWithReset() })
-    let new = try await openFlow(socks, to: port)
+    let new = try await Self.openFlow(socks, to: port)
     let newPeer = try await onThread { try service.accept() }
     try newPeer.write([2])
     #expect(try await onThread { try new.read(exactly: 1) } == [2])

@@ -12,7 +12,13 @@ final class Wire: Sendable {
     var pairs: [(Socket, Socket)] = []
     var isDown = false
     var accepted = 0
+    /// What went to the agent on each connection, and all that came back.
+    var sent: [[UInt8]] = []
+    var returned: [UInt8] = []
+    var isForging = false
   }
+  /// Octets of each connection that are kept: the beginning is what tests look at.
+  private static let kept = 1 << 20
   private let state = Mutex(State())
 
   init(to target: UInt16) throws {
@@ -22,6 +28,12 @@ final class Wire: Sendable {
       while let near = try? wire.listener.acceptForever() { wire.join(near) }
     }
   }
+
+  /// What was sent to the agent, a list for each connection, and what came back on all of them.
+  var heard: (sent: [[UInt8]], returned: [UInt8]) { state.withLock { ($0.sent, $0.returned) } }
+
+  /// From now on each new connection is answered with these octets in place of the agent's, and ended.
+  func setForging(_ isForging: Bool) { state.withLock { $0.isForging = isForging } }
 
   var accepted: Int { state.withLock { $0.accepted } }
 
@@ -51,16 +63,40 @@ final class Wire: Sendable {
   }
 
   private func join(_ near: Socket) {
+    if state.withLock({ $0.isForging }) {
+      return start { wire in
+        _ = try? near.readForever()
+        // A frame of length 0, and the notice that the session is unknown (docs/wire/sealing.md).
+        try? near.write([0, 0, 1])
+        near.endOutput()
+        wire.state.withLock {
+          $0.accepted += 1
+          $0.isForging = false
+        }
+      }
+    }
     guard !state.withLock({ $0.isDown }), let far = try? Socket.connect(target) else { return near.reset() }
     state.withLock {
       $0.pairs.append((near, far))
       $0.accepted += 1
+      $0.sent.append([])
     }
-    for (from, to) in [(near, far), (far, near)] {
-      start { _ in
-        while let bytes = try? from.readForever(), !bytes.isEmpty, (try? to.write(bytes)) != nil {}
+    let number = state.withLock { $0.sent.count - 1 }
+    for (from, to, isSent) in [(near, far, true), (far, near, false)] {
+      start { wire in
+        while let bytes = try? from.readForever(), !bytes.isEmpty {
+          wire.hear(bytes, on: number, isSent: isSent)
+          guard (try? to.write(bytes)) != nil else { break }
+        }
         to.endOutput()
       }
+    }
+  }
+
+  private func hear(_ bytes: [UInt8], on number: Int, isSent: Bool) {
+    state.withLock {
+      if isSent, $0.sent[number].count < Wire.kept { $0.sent[number] += bytes }
+      if !isSent, $0.returned.count < Wire.kept { $0.returned += bytes }
     }
   }
 

@@ -13,7 +13,8 @@ package struct AgentCommand: AsyncParsableCommand {
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
   package var keyFile: String
 
-  @Option(help: "The folder with this node's certificate (see `longhaul pki`): sessions are sealed, and only among nodes with certificates.")
+  @Option(
+    help: "The folder with this node's certificate (see `longhaul pki`): sessions are sealed, and only among nodes with certificates.")
   package var certificates: String?
 
   @Option(help: "The machine's name, as clients use it.")
@@ -43,7 +44,8 @@ package struct AgentCommand: AsyncParsableCommand {
 
   package func run() async throws {
     let settings = AgentSettings(
-      listen: listen, keyFile: keyFile, certificates: certificates, machine: machine, node: node, controller: controller, addresses: address,
+      listen: listen, keyFile: keyFile, certificates: certificates, machine: machine, node: node, controller: controller,
+      addresses: address,
       carrierWindow: carrierWindow)
     let service = AgentService(settings: settings, logger: log.logger("agent"))
     try await runUntilSignalled { try await service.run() }

@@ -19,7 +19,8 @@ struct ClientCommand: AsyncParsableCommand {
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
   var keyFile: String
 
-  @Option(help: "The folder with this node's certificate (see `longhaul pki`): sessions are sealed, and only among nodes with certificates.")
+  @Option(
+    help: "The folder with this node's certificate (see `longhaul pki`): sessions are sealed, and only among nodes with certificates.")
   var certificates: String?
 
   @Option(help: "Where SOCKS5 is spoken, ADDRESS:PORT.")
@@ -54,7 +55,8 @@ struct ClientCommand: AsyncParsableCommand {
 
   func run() async throws {
     let settings = ClientSettings(
-      node: node, site: site, machines: machines, keyFile: keyFile, certificates: certificates, socks: socks, httpConnect: httpConnect, forwards: forwards,
+      node: node, site: site, machines: machines, keyFile: keyFile, certificates: certificates, socks: socks, httpConnect: httpConnect,
+      forwards: forwards,
       controller: controller, carrierWindow: carrierWindow, connectLimit: .seconds(connectLimit))
     let service = ClientService(settings: settings, logger: log.logger("client"))
     try await runUntilSignalled { try await service.run() }

@@ -1,0 +1,254 @@
+import Agent
+import Certificates
+import Client
+import Foundation
+import Logging
+import Synchronization
+import TestSupport
+import Testing
+import Vocabulary
+
+/// A CA in a folder of its own, and folders with certificates of it.
+final class TestAuthority: Sendable {
+  let folder: String
+  let authority: Authority
+
+  init() throws {
+    folder = FileManager.default.temporaryDirectory.appendingPathComponent("longhaul-ca-\(UUID().uuidString)").path
+    authority = try Authority.create(folder + "/ca")
+  }
+
+  deinit { try? FileManager.default.removeItem(atPath: folder) }
+
+  func node(_ name: String) throws -> String {
+    let directory = "\(folder)/\(UUID().uuidString)"
+    let (request, key) = try SigningRequest.make(for: NodeName(name)!)
+    let certificate = try authority.issue(request)
+    try NodeFolder(directory).write(certificate, key: key, roots: [authority.certificate], revocations: try authority.revocations())
+    return directory
+  }
+}
+
+/// Keeps the lines that a service logs.
+final class LogLines: Sendable {
+  private let lines = Mutex<[String]>([])
+  var all: [String] { lines.withLock { $0 } }
+  func has(_ words: String) -> Bool { all.contains { $0.contains(words) } }
+
+  func logger() -> Logger {
+    var logger = Logger(label: "test") { _ in Handler(lines: self) }
+    logger.logLevel = .info
+    return logger
+  }
+
+  struct Handler: LogHandler {
+    let lines: LogLines
+    var metadata: Logger.Metadata = [:]
+    var logLevel = Logger.Level.info
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+      get { metadata[key] }
+      set { metadata[key] = newValue }
+    }
+    func log(event: LogEvent) { lines.lines.withLock { $0.append("\(event.message) \(event.metadata ?? [:])") } }
+  }
+}
+
+@Suite("A sealed session", .serialized, .timeLimit(.minutes(2)))
+struct SealedSessionTests {
+  /// One flow through `road`, with `up` sent by the application; returns what the service got.
+  static func send(_ up: [UInt8], _ down: [UInt8] = [], over road: Road) async throws -> (up: [UInt8], down: [UInt8]) {
+    let (service, port) = try Socket.listen()
+    async let serving: [UInt8] = onThread {
+      let peer = try service.accept()
+      try peer.write(down)
+      peer.endOutput()
+      return try peer.readToEnd()
+    }
+    let application = try Socket.connect(road.socks)
+    #expect(try application.socks(to: "vm", port) == 0)
+    async let writing: Void = onThread {
+      try application.write(up); application.endOutput()
+    }
+    let got = try await onThread { try application.readToEnd() }
+    try await writing
+    return (try await serving, got)
+  }
+
+  static func contains(_ haystack: [UInt8], _ needle: [UInt8]) -> Bool {
+    guard haystack.count >= needle.count else { return false }
+    return (0...(haystack.count - needle.count)).contains {
+      haystack[$0] == needle[0] && haystack[$0..<($0 + needle.count)].elementsEqual(needle)
+    }
+  }
+
+  @Test("carries octets both ways, and nobody between sees one of them")
+  func sealed() async throws {
+    let authority = try TestAuthority()
+    let (agent, client) = (try authority.node("agent/vm"), try authority.node("client/laptop"))
+    try await Road.with(agentCertificates: agent, clientCertificates: client) { road in
+      let (up, down) = (pattern(300_000, seed: 1), pattern(300_000, seed: 2))
+      let got = try await Self.send(up, down, over: road)
+      #expect(got.up == up && got.down == down)
+      let heard = road.wire.heard
+      #expect(heard.sent.joined().count > 300_000 && heard.returned.count > 300_000)
+      for start in stride(from: 0, to: 300_000 - 16, by: 30_000) {
+        #expect(!Self.contains(Array(heard.sent.joined()), Array(up[start..<(start + 16)])))
+        #expect(!Self.contains(heard.returned, Array(down[start..<(start + 16)])))
+      }
+    }
+  }
+
+  /// An application and a service that say something to each other now and then.
+  struct Talk: Sendable {
+    let application: Socket
+    let peer: Socket
+
+    init(over road: Road) async throws {
+      let (service, port) = try Socket.listen()
+      let application = try Socket.connect(road.socks)
+      let reply = try await onThread { try application.socks(to: "vm", port) }
+      #expect(reply == 0)
+      self.application = application
+      peer = try await onThread { try service.accept() }
+    }
+
+    func say(_ word: UInt8) async throws {
+      let (application, peer) = (self.application, self.peer)
+      try application.write([word])
+      #expect(try await onThread { try peer.read(exactly: 1) } == [word])
+      try peer.write([word])
+      #expect(try await onThread { try application.read(exactly: 1) } == [word])
+    }
+  }
+
+  @Test("goes on over a later carrier with no handshake, which cannot be played again")
+  func laterCarrier() async throws {
+    let authority = try TestAuthority()
+    let (agent, client) = (try authority.node("agent/vm"), try authority.node("client/laptop"))
+    let lines = LogLines()
+    try await Road.with(agentCertificates: agent, clientCertificates: client, logger: lines.logger()) { road in
+      let talk = try await Talk(over: road)
+      try await talk.say(1)
+      road.wire.cut()
+      try await talk.say(2)
+      let heard = road.wire.heard
+      try #require(heard.sent.count == 2)
+      #expect(heard.sent[0].first == 0x16)
+      #expect(heard.sent[1].prefix(4) == [0x4c, 0x48, 0x53, 0x31])  // "LHS1"
+
+      let replay = try Socket.connect(road.agentPort)
+      try replay.write(heard.sent[1])
+      #expect(try await onThread { try replay.readToEnd() } == [])
+      #expect(lines.has("has been used"))
+      try await talk.say(3)
+    }
+  }
+
+  @Test("is not ended by a forged word that the agent does not know it")
+  func forgedNotice() async throws {
+    let authority = try TestAuthority()
+    let (agent, client) = (try authority.node("agent/vm"), try authority.node("client/laptop"))
+    try await Road.with(agentCertificates: agent, clientCertificates: client) { road in
+      let talk = try await Talk(over: road)
+      road.wire.setForging(true)
+      road.wire.cut()
+      try await talk.say(1)
+      #expect(road.wire.accepted >= 3)  // the first, the forged one, and what followed
+    }
+  }
+
+  @Test("begins anew when the agent, started again, says inside TLS that it does not know it")
+  func restart() async throws {
+    let authority = try TestAuthority()
+    let (agentFolder, clientFolder) = (try authority.node("agent/vm"), try authority.node("client/laptop"))
+    var logger = Road.quiet
+    logger.logLevel = .critical  // the end of the session is what is wanted here
+    let keyFile = try Road.keyFile()
+    defer { try? FileManager.default.removeItem(atPath: keyFile) }
+    let first = try await RestartTests.startAgent(at: Endpoint("127.0.0.1:0")!, keyFile: keyFile, certificates: agentFolder)
+    let wire = try Wire(to: first.at.port)
+    let client = ClientService(
+      settings: ClientSettings(
+        node: "client", machines: [.init(name: "vm", agent: Endpoint("127.0.0.1:\(wire.port)")!)], keyFile: keyFile,
+        certificates: clientFolder, socks: Endpoint("127.0.0.1:0")!), logger: logger)
+    let (ready, isReady) = AsyncStream.makeStream(of: ClientEntrances.self)
+    let running = Task { try await client.run { isReady.yield($0) } }
+    var entrances = ready.makeAsyncIterator()
+    let socks = try #require(await entrances.next()?.socks).port
+    let (service, port) = try Socket.listen()
+    let old = try await RestartTests.openFlow(socks, to: port)
+    let peer = try await onThread { try service.accept() }
+    try peer.write([1])
+    #expect(try await onThread { try old.read(exactly: 1) } == [1])
+
+    wire.setDown(true)
+    first.task.cancel()
+    try? await first.task.value
+    let second = try await RestartTests.startAgent(at: first.at, keyFile: keyFile, certificates: agentFolder)
+    wire.setDown(false)
+    #expect(try await onThread { try old.endsWithReset() })
+    let new = try await RestartTests.openFlow(socks, to: port)
+    let newPeer = try await onThread { try service.accept() }
+    try newPeer.write([2])
+    #expect(try await onThread { try new.read(exactly: 1) } == [2])
+
+    running.cancel()
+    second.task.cancel()
+    try? await running.value
+    try? await second.task.value
+  }
+
+  /// What the client says when it gives up, and what the agent has logged.
+  static func refusal(agent: String?, client: String?) async throws -> (client: String, agent: LogLines) {
+    let lines = LogLines()
+    do {
+      try await Road.with(agentCertificates: agent, clientCertificates: client, logger: lines.logger()) { _ in
+        Issue.record("a session came up")
+      }
+    } catch let error as ClientError {
+      return ("\(error)", lines)
+    }
+    return ("", lines)
+  }
+
+  @Test("is refused to a client without certificates, and the agent's log says why")
+  func noCertificates() async throws {
+    let authority = try TestAuthority()
+    let refused = try await Self.refusal(agent: try authority.node("agent/vm"), client: nil)
+    #expect(refused.agent.has("the client has no certificates, and this agent wants them"))
+    #expect(refused.client.contains("no agent of machine vm answers"))
+  }
+
+  @Test("is refused to a client of another CA, and to a node that is no client; both sides say why")
+  func wrongClients() async throws {
+    let authority = try TestAuthority()
+    let other = try TestAuthority()
+    let stranger = try await Self.refusal(agent: try authority.node("agent/vm"), client: try other.node("client/laptop"))
+    #expect(stranger.client.contains("refused the session") && stranger.client.contains("CA"), "\(stranger.client)")
+    let accelerator = try await Self.refusal(agent: try authority.node("agent/vm"), client: try authority.node("accelerator/a"))
+    #expect(accelerator.client.contains("refused the session"), "\(accelerator.client)")
+    #expect(accelerator.agent.has("accelerator"), "\(accelerator.agent.all)")
+    withExtendedLifetime(other) {}
+  }
+
+  @Test("is refused to a client whose certificate has been revoked")
+  func revoked() async throws {
+    let authority = try TestAuthority()
+    let client = try authority.node("client/laptop")
+    _ = try authority.authority.revoke("client/laptop")
+    let refused = try await Self.refusal(agent: try authority.node("agent/vm"), client: client)
+    #expect(refused.client.contains("refused the session"), "\(refused.client)")
+    #expect(refused.agent.has("revoked"), "\(refused.agent.all)")
+  }
+
+  @Test("is not opened with an agent of another machine")
+  func wrongAgent() async throws {
+    let authority = try TestAuthority()
+    let lines = LogLines()
+    let agent = AgentService(
+      settings: AgentSettings(
+        listen: Endpoint("127.0.0.1:0")!, keyFile: try Road.keyFile(), certificates: try authority.node("agent/other"), machine: "vm"),
+      logger: lines.logger())
+    await #expect { try await agent.run() } throws: { "\($0)".contains("agent/other") && "\($0)".contains("--machine") }
+  }
+}
