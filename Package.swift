@@ -131,7 +131,7 @@ let testTargets: [Target] = [
     ["Carriers", "Relay", "Authentication", "Certificates", "Sealing", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
   tests(
     "CertificateTests",
-    ["Certificates", "Enrolment", "Sockets", "Control", "Vocabulary", crypto, x509, asn1, nioCore, nioPosix, nioTLS, nioSSL, logging]),
+    ["Certificates", "Enrolment", "Sockets", "Control", "Vocabulary", crypto, x509, asn1, nioCore, nioPosix, nioEmbedded, nioSSL, logging]),
   tests("SessionTests", ["TestSupport", "Agent", "Client", "Certificates", "Vocabulary", nioCore, nioPosix, logging]),
   tests(
     "AcceleratorTests",

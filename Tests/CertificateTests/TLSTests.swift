@@ -2,6 +2,7 @@ import Certificates
 import Crypto
 import Foundation
 import NIOCore
+import NIOEmbedded
 import NIOPosix
 import NIOSSL
 import NIOTLS
@@ -196,5 +197,19 @@ struct TLSTests {
         }
       })
     #expect(server.count == 1 && server[0].hasPrefix("error the other end"), "\(server)")
+  }
+
+  @Test("is given up when the handshake takes longer than its limit, at either end", arguments: [TLSEnd.server, .client])
+  func silence(_ end: TLSEnd) throws {
+    let bench = try CertificateBench()
+    let channel = EmbeddedChannel()
+    try bench.identity("agent/vm1").secure(channel.pipeline.syncOperations, as: end, expecting: .client, clock: Self.clock)
+    try channel.connect(to: SocketAddress(ipAddress: "127.0.0.1", port: 1)).wait()
+    channel.embeddedEventLoop.advanceTime(by: PeerGate.handshakeLimit - .milliseconds(1))
+    try channel.throwIfErrorCaught()
+    channel.embeddedEventLoop.advanceTime(by: .milliseconds(1))
+    #expect(words { try channel.throwIfErrorCaught() } == "the TLS handshake was not over within 10 s")
+    channel.embeddedEventLoop.advanceTime(by: .seconds(5))
+    #expect(!channel.isActive)
   }
 }

@@ -145,6 +145,15 @@ package struct Authority: Sendable {
     return token
   }
 
+  /// Who the enrolment endpoint is: a certificate for a key that lives in its memory alone, and not in the ledger, since it is shown by no one else.
+  /// Revocations are the ledger's to judge, request by request.
+  package func endpointIdentity(at now: Date = Date()) throws(CertificateError) -> NodeIdentity {
+    guard let name = NodeName(role: .authority, name: "enrolment") else { throw .request("no name for the endpoint") }
+    let key = P256.Signing.PrivateKey()
+    let leaf = try makeLeaf(name, key.publicKey, lifetimeSeconds: Authority.nodeLifetimeSeconds, at: now)
+    return try NodeIdentity(certificate: leaf, key: key, trust: try TrustStore(roots: [certificate]), isAnyoneWelcome: true)
+  }
+
   // MARK: Revocations
 
   /// Takes back every living certificate of `agent/vm1`, or the one of a serial number; returns how many were not revoked before.

@@ -12,6 +12,7 @@ package enum CertificateError: Error, Equatable, CustomStringConvertible {
   case otherAuthority(peer: String)
   case authorityExpired(on: Date)
   case expired(peer: String, on: Date)
+  case tooLate(peer: String, on: Date)
   case notYetValid(peer: String, from: Date)
   case revoked(peer: String, on: Date)
   case noName(peer: String)
@@ -43,6 +44,8 @@ package enum CertificateError: Error, Equatable, CustomStringConvertible {
     case .otherAuthority(let peer): "the certificate of \(peer) was signed by another CA than the one in ca.pem"
     case .authorityExpired(let date): "the certificate of the CA expired on \(date.inWords); make a new one with `longhaul pki init`"
     case .expired(let peer, let date): "the certificate of \(peer) expired on \(date.inWords); renew it with `longhaul pki renew`"
+    case .tooLate(let peer, let date):
+      "the certificate of \(peer) expired on \(date.inWords), too late to renew it; enrol again with a token, `longhaul pki enrol --force`"
     case .notYetValid(let peer, let date):
       "the certificate of \(peer) is valid from \(date.inWords) only; compare the clocks of both machines"
     case .revoked(let peer, let date): "the certificate of \(peer) was revoked on \(date.inWords)"

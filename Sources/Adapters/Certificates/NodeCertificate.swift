@@ -62,7 +62,7 @@ package struct NodeCertificate: Sendable, Hashable {
   package var issuer: String { "\(x509.issuer)" }
   /// SHA-256 over the DER, as `openssl x509 -fingerprint -sha256` prints it, in small letters and without colons.
   package var fingerprint: String { hexadecimal(fingerprintOctets) }
-  var fingerprintOctets: [UInt8] { Array(SHA256.hash(data: der)) }
+  package var fingerprintOctets: [UInt8] { Array(SHA256.hash(data: der)) }
   var publicKey: P256.Signing.PublicKey? { P256.Signing.PublicKey(x509.publicKey) }
 
   /// The name that it claims; nil if it has none, or several, or a malformed one.

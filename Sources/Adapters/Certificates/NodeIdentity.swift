@@ -22,6 +22,8 @@ package struct NodeIdentity: Sendable {
   package let certificate: NodeCertificate
   package let name: NodeName
   package let trust: TrustStore
+  /// A server takes peers without a certificate, too, for they come to get one: the enrolment endpoint.
+  let isAnyoneWelcome: Bool
   private let key: P256.Signing.PrivateKey
   private let serverContext: NIOSSLContext
   private let clientContext: NIOSSLContext
@@ -45,7 +47,6 @@ package struct NodeIdentity: Sendable {
     try self.init(certificate: certificate, key: key, trust: trust)
   }
 
-  /// `isAnyoneWelcome`: the server takes peers without a certificate, too, for they come to get one.
   init(
     certificate: NodeCertificate, key: P256.Signing.PrivateKey, trust: TrustStore, isAnyoneWelcome: Bool = false
   ) throws(CertificateError) {
@@ -55,6 +56,7 @@ package struct NodeIdentity: Sendable {
     self.name = name
     self.key = key
     self.trust = trust
+    self.isAnyoneWelcome = isAnyoneWelcome
     do {
       // The enrolment endpoint shows its CA, too: those who come know only its fingerprint.
       let chain = [certificate] + (isAnyoneWelcome ? trust.roots : [])

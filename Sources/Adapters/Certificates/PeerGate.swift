@@ -145,13 +145,36 @@ extension NodeIdentity {
     clock: @escaping @Sendable () -> Date = { Date() }
   ) throws -> PeerGate {
     let trust = trust
-    let gate = PeerGate(end: end, isAnyoneWelcome: false) { chain in
+    let gate = PeerGate(end: end, isAnyoneWelcome: end == .server && isAnyoneWelcome) { chain in
       Result { () throws(CertificateError) -> VerifiedPeer in
         guard let leaf = chain.first else { throw .noCertificate }
         return try trust.verify(leaf, expecting: expectation, at: clock())
       }
     }
     try gate.add(to: pipeline, context: end == .server ? tlsServer() : tlsClient())
+    return gate
+  }
+}
+
+/// The client side of TLS for a machine that has no certificate, and comes for one, or for what anyone may know.
+package enum Stranger {
+  /// Shows nothing, and admits only the CA's own endpoint: of the CA with this fingerprint, whose certificate the endpoint shows beside its own.
+  @discardableResult
+  package static func secure(
+    _ pipeline: ChannelPipeline.SynchronousOperations, fingerprint: [UInt8], clock: @escaping @Sendable () -> Date = { Date() }
+  ) throws -> PeerGate {
+    let gate = PeerGate(end: .client, isAnyoneWelcome: false) { chain in
+      Result { () throws(CertificateError) -> VerifiedPeer in
+        guard let leaf = chain.first else { throw .noCertificate }
+        // No more are looked at than a CA and its successor need.
+        for der in chain.dropFirst().prefix(TrustStore.maximumRoots) {
+          guard let root = try? NodeCertificate(der: der), root.fingerprintOctets == fingerprint else { continue }
+          return try TrustStore(roots: [root]).verify(leaf, expecting: .authority, at: clock())
+        }
+        throw .token(.otherAuthority)
+      }
+    }
+    try gate.add(to: pipeline, context: TLSContexts.makeStranger())
     return gate
   }
 }

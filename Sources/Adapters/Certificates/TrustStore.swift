@@ -22,12 +22,16 @@ package struct PeerExpectation: Sendable, Hashable {
   package static let accelerator = PeerExpectation([.accelerator])
   package static let controller = PeerExpectation([.controller])
   package static let authority = PeerExpectation([.authority])
+  /// Whoever has a certificate, but for the CA's own endpoint, which comes to no one.
+  package static let anyNode = PeerExpectation(Set(CertificateRole.allCases).subtracting([.authority]))
 }
 
 /// A certificate that has been believed.
 package struct VerifiedPeer: Sendable, Hashable {
   package let name: NodeName
   package let certificate: NodeCertificate
+  /// The CA that signed it.
+  package let authority: NodeCertificate
 }
 
 /// The CAs that a node believes, and what they have revoked: the one place that decides whether a certificate is good.
@@ -50,7 +54,7 @@ package struct TrustStore: Sendable {
     self.revocations = revocations
   }
 
-  func signed(_ list: RevocationList) -> Bool { roots.contains(where: list.isSigned(by:)) }
+  package func signed(_ list: RevocationList) -> Bool { roots.contains(where: list.isSigned(by:)) }
 
   package func verify(_ der: [UInt8], expecting expectation: PeerExpectation, at now: Date) throws(CertificateError) -> VerifiedPeer {
     try verify(try NodeCertificate(der: der), expecting: expectation, at: now)
@@ -69,7 +73,7 @@ package struct TrustStore: Sendable {
     guard let name = certificate.name else { throw .noName(peer: certificate.label) }
     guard expectation.roles.contains(name.role) else { throw .wrongRole(name, expected: expectation.roles.sorted()) }
     if let expected = expectation.name, expected != name.name { throw .wrongName(name, expected: expected) }
-    return VerifiedPeer(name: name, certificate: certificate)
+    return VerifiedPeer(name: name, certificate: certificate, authority: root)
   }
 }
 

@@ -1,0 +1,218 @@
+import Certificates
+import Logging
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Sockets
+import Synchronization
+import Vocabulary
+
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
+
+/// The enrolment endpoint: gives certificates for tokens, renews them, and publishes revocations. It works on the CA's folder, which `longhaul pki`
+/// may change at the same time; every request reads what stands there.
+package final class EnrolmentServer: Sendable {
+  private let authority: Authority
+  private let logger: Logger
+  private let clock: @Sendable () -> Date
+  private let identity: Mutex<NodeIdentity>
+  private let connections = Atomic(0)
+
+  package init(
+    authority: Authority, logger: Logger, clock: @escaping @Sendable () -> Date = { Date() }
+  ) throws(CertificateError) {
+    self.authority = authority
+    self.logger = logger
+    self.clock = clock
+    identity = Mutex(try authority.endpointIdentity(at: clock()))
+  }
+
+  /// Listens until its task is cancelled; `ready` hears where.
+  package func run(listen: Endpoint, ready: @Sendable (Endpoint) -> Void = { _ in }) async throws {
+    let listener = try await bind(listen)
+    if let place = listener.localAddress?.vocabulary { ready(place) }
+    try await withTaskCancellationHandler {
+      try await listener.closeFuture.get()
+    } onCancel: {
+      listener.close(promise: nil)
+    }
+  }
+
+  private func bind(_ listen: Endpoint) async throws -> any Channel {
+    try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+      .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+      .serverChannelOption(.backlog, value: 128)
+      .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try self.accept(channel) } }
+      .bind(to: try SocketAddress(listen)).get()
+  }
+
+  private func accept(_ channel: any Channel) throws {
+    let place = channel.remoteAddress?.vocabulary.map { "\($0)" } ?? "unknown"
+    guard connections.add(1, ordering: .relaxed).newValue <= EnrolmentLimits.connections else {
+      connections.subtract(1, ordering: .relaxed)
+      logger.warning("connection closed: \(EnrolmentLimits.connections) are open, the limit", metadata: ["peer": "\(place)"])
+      channel.close(promise: nil)
+      return
+    }
+    channel.closeFuture.whenComplete { _ in self.connections.subtract(1, ordering: .relaxed) }
+    let pipeline = channel.pipeline.syncOperations
+    let gate = try currentIdentity().secure(pipeline, as: .server, expecting: .anyNode, clock: clock)
+    try pipeline.configureHTTPServerPipeline(withPipeliningAssistance: false)
+    try pipeline.addHandler(
+      EnrolmentHandler(gate: gate, desk: EnrolmentDesk(authority: authority, clock: clock), logger: logger, place: place))
+  }
+
+  /// The endpoint's own certificate is made anew at half its life.
+  private func currentIdentity() throws(CertificateError) -> NodeIdentity {
+    let now = clock()
+    let known = identity.withLock { $0 }
+    let age = now.timeIntervalSince(known.certificate.notBefore)
+    if age < known.notAfter.timeIntervalSince(known.certificate.notBefore) / 2 { return known }
+    let fresh = try authority.endpointIdentity(at: now)
+    identity.withLock { $0 = fresh }
+    return fresh
+  }
+}
+
+/// Decides on one request. It reads and writes files, so it works on a thread of its own.
+struct EnrolmentDesk: Sendable {
+  struct Answer: Sendable {
+    var status: HTTPResponseStatus
+    var type = "application/json"
+    var body: [UInt8]
+    /// For the log.
+    var words: String
+  }
+
+  let authority: Authority
+  let clock: @Sendable () -> Date
+
+  func answer(_ method: HTTPMethod, _ path: String, _ body: [UInt8], from peer: VerifiedPeer?) -> Answer {
+    do throws(CertificateError) {
+      switch (method, path) {
+      case (.GET, EnrolmentPath.revocations):
+        return Answer(
+          status: .ok, type: "application/x-pem-file", body: Array(try authority.revocations(at: clock()).pem.utf8),
+          words: "revocations given")
+      case (.POST, EnrolmentPath.enrol):
+        let asked = try decode(body)
+        let token = try EnrolmentToken(asked.token ?? "")
+        return try give(try authority.redeem(secret: token.secret, try SigningRequest(pem: asked.request), at: clock()))
+      case (.POST, EnrolmentPath.renew):
+        guard let peer else { throw .noCertificate }
+        return try give(try authority.renew(peer, try SigningRequest(pem: try decode(body).request), at: clock()))
+      default:
+        return refuse(.notFound, "there is nothing at \(method) \(path.prefix(80))")
+      }
+    } catch {
+      let status: HTTPResponseStatus =
+        switch error {
+        case .token, .noCertificate, .revoked: .forbidden
+        case .unreadable, .unwritable, .content, .exposed, .tooMany: .internalServerError
+        default: .badRequest
+        }
+      return refuse(status, "\(error)")
+    }
+  }
+
+  private func decode(_ body: [UInt8]) throws(CertificateError) -> EnrolmentRequest {
+    do { return try JSONDecoder().decode(EnrolmentRequest.self, from: Data(body)) } catch { throw .request("not the JSON of one") }
+  }
+
+  private func give(_ certificate: NodeCertificate) throws(CertificateError) -> Answer {
+    let answer = EnrolmentAnswer(
+      certificate: certificate.pem, authority: authority.certificate.pem, revocations: try authority.revocations(at: clock()).pem)
+    return Answer(
+      status: .ok, body: encode(answer),
+      words:
+        "certificate \(certificate.serial) given to \(certificate.name?.description ?? "nobody"), good until \(certificate.notAfter.inWords)"
+    )
+  }
+
+  private func refuse(_ status: HTTPResponseStatus, _ words: String) -> Answer {
+    Answer(status: status, body: encode(EnrolmentRefusal(error: words)), words: words)
+  }
+
+  private func encode(_ value: some Encodable) -> [UInt8] { (try? JSONEncoder().encode(value)).map { Array($0) } ?? [] }
+}
+
+/// One connection, one request: whatever else comes is answered with its end.
+private final class EnrolmentHandler: ChannelInboundHandler {
+  typealias InboundIn = HTTPServerRequestPart
+  typealias OutboundOut = HTTPServerResponsePart
+
+  private enum State {
+    case waiting
+    case reading(HTTPRequestHead, [UInt8])
+    case answering
+  }
+
+  private var state = State.waiting
+  private var timeout: Scheduled<Void>?
+  private let gate: PeerGate
+  private let desk: EnrolmentDesk
+  private let logger: Logger
+
+  init(gate: PeerGate, desk: EnrolmentDesk, logger: Logger, place: String) {
+    self.gate = gate
+    self.desk = desk
+    var logger = logger
+    logger[metadataKey: "peer"] = "\(place)"
+    self.logger = logger
+  }
+
+  func handlerAdded(context: ChannelHandlerContext) {
+    let channel = context.channel
+    let logger = logger
+    timeout = context.eventLoop.scheduleTask(in: EnrolmentLimits.connectionLimit) {
+      logger.notice("connection closed: no request within \(EnrolmentLimits.connectionLimit.nanoseconds / 1_000_000_000) s")
+      channel.close(promise: nil)
+    }
+  }
+
+  func handlerRemoved(context: ChannelHandlerContext) { timeout?.cancel() }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    switch (unwrapInboundIn(data), state) {
+    case (.head(let head), .waiting): state = .reading(head, [])
+    case (.body(var part), .reading(let head, var body)):
+      guard body.count + part.readableBytes <= EnrolmentLimits.requestOctets else {
+        state = .answering
+        let refusal = EnrolmentRefusal(error: "a request has at most \(EnrolmentLimits.requestOctets) octets")
+        let octets = (try? JSONEncoder().encode(refusal)).map { Array($0) } ?? []
+        return write(EnrolmentDesk.Answer(status: .payloadTooLarge, body: octets, words: refusal.error), context)
+      }
+      state = .waiting  // lets go of the array, so that it grows in place
+      body += part.readBytes(length: part.readableBytes) ?? []
+      state = .reading(head, body)
+    case (.end, .reading(let head, let body)):
+      state = .answering
+      let (desk, peer) = (desk, try? gate.peer())
+      let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+      NIOThreadPool.singleton.runIfActive(eventLoop: context.eventLoop) { desk.answer(head.method, head.uri, body, from: peer) }
+        .whenSuccess { answer in
+          let (handler, context) = bound.value
+          handler.write(answer, context)
+        }
+    default: break  // more than one request, or the rest of one that was too large
+    }
+  }
+
+  func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    logger.notice("connection refused: \(describe(error))")
+    context.close(promise: nil)
+  }
+
+  private func write(_ answer: EnrolmentDesk.Answer, _ context: ChannelHandlerContext) {
+    if answer.status == .ok { logger.info("\(answer.words)") } else { logger.notice("request refused: \(answer.words)") }
+    let headers: HTTPHeaders = ["content-type": answer.type, "content-length": "\(answer.body.count)", "connection": "close"]
+    context.write(wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: answer.status, headers: headers))), promise: nil)
+    context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: answer.body)))), promise: nil)
+    let channel = context.channel
+    context.writeAndFlush(wrapOutboundOut(.end(nil))).whenComplete { _ in channel.close(promise: nil) }
+  }
+}
