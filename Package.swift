@@ -28,6 +28,7 @@ let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
 let x509 = Target.Dependency.product(name: "X509", package: "swift-certificates")
 let asn1 = Target.Dependency.product(name: "SwiftASN1", package: "swift-asn1")
 let collections = Target.Dependency.product(name: "DequeModule", package: "swift-collections")
+let heaps = Target.Dependency.product(name: "HeapModule", package: "swift-collections")
 
 let shims: [Target] = [
   .systemLibrary(name: "CZstd", path: "Sources/C/CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
@@ -38,7 +39,7 @@ let shims: [Target] = [
 let engines: [Target] = [
   layer("Engines", "Vocabulary"),
   layer("Engines", "Simulation", ["Vocabulary"]),
-  layer("Engines", "SCTP", ["Vocabulary", "CChecksum", nioCore, collections]),
+  layer("Engines", "SCTP", ["Vocabulary", "CChecksum", nioCore, collections, heaps]),
   layer("Engines", "Flows", ["Vocabulary", nioCore, collections]),
   layer("Engines", "Tunnel", ["Vocabulary", "Flows", nioCore, collections]),
   layer("Engines", "Paths", ["Vocabulary"]),
@@ -121,7 +122,7 @@ let apps: [Target] = [
 let testTargets: [Target] = [
   .target(name: "TestSupport", path: "Tests/Support", exclude: ["README.md"], swiftSettings: strict),
   tests("ArchitectureTests", []),
-  tests("SCTPTests", ["SCTP", "Simulation", "Vocabulary", nioCore]),
+  tests("SCTPTests", ["SCTP", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
   tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),

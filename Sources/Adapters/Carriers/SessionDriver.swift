@@ -71,8 +71,8 @@ package final class SessionDriver {
     self.loop = loop
     self.logger = logger
     hub = FlowHub(
-      loop: loop, role: role, limits: limits, identifiers: 0...65_534, maximumDataOctets: SessionDriver.maximumDataOctets, logger: logger,
-      onIncoming: onIncoming)
+      loop: loop, role: role, limits: limits, identifiers: 0...65_534, identifiersRest: true,
+      maximumDataOctets: SessionDriver.maximumDataOctets, logger: logger, onIncoming: onIncoming)
     hub.attach(transport: self)
   }
 
@@ -246,11 +246,20 @@ extension SessionDriver {
     repeat {
       while let effect = association.nextEffect(at: SessionDriver.now()) { carryOut(effect) }
       if !waiting.isEmpty { sendWaiting() }
-    } while serveStarved()
+    } while resetStreams() || serveStarved()
     isDriving = false
     for id in unflushed { carriers[id]?.flush() }
     unflushed.removeAll(keepingCapacity: true)
     timer.set(hasEnded ? nil : association.deadline)
+  }
+
+  /// Has the streams of closed flows begin anew, so that their numbers can be used again; true if the association has work by that. Frames of those flows go first.
+  private func resetStreams() -> Bool {
+    guard hub.hasChannelsToReset, waiting.isEmpty, !hasEnded, association.state == .established else { return false }
+    let ids = hub.takeChannelsToReset()
+    if association.resetStreams(ids.map { StreamID(UInt16($0.value)) }) { return true }
+    hub.reuseWithoutReset(ids)
+    return false
   }
 
   /// Lets the flows go on that found the send buffer full; true if that may have given the association work.
@@ -283,10 +292,26 @@ extension SessionDriver {
     case .announcementRefused(let address, let reason): onEvent(.announcementRefused(address, reason))
     case .carrierSilent(let id): onEvent(.carrierSilent(id))
     case .roundTrip(let id, let span): onEvent(.roundTrip(id, span))
+    case .streamsReset(let direction, let streams): streamsReset(direction, streams)
+    case .streamsNotReset(let streams, let reason):
+      logger.info("the peer has not reset \(streams.count) streams: \(reason)")
+      hub.reuseWithoutReset(streams.map { FlowID(UInt32($0.value)) })
+    case .streamsAdded, .streamRequestRefused: break  // never asked for
     case .pathChanged, .restarted, .peerReported: break  // of datagram carriers, which a session does not use yet
     case .closed: end(nil)
     case .failed(let error): end("\(error)")
     }
+  }
+
+  private func streamsReset(_ direction: StreamDirection, _ streams: [StreamID]) {
+    let ids = streams.map { FlowID(UInt32($0.value)) }
+    guard direction == .incoming else { return hub.channelsReset(outgoing: ids) }
+    do throws(FlowViolation) { try hub.channelsReset(incoming: ids) } catch { violate(error) }
+  }
+
+  private func violate(_ violation: FlowViolation) {
+    logger.warning("session aborted: \(violation)")
+    association.abort(reason: "\(violation)", at: SessionDriver.now())
   }
 
   private func deliver(_ payload: ByteBuffer, identifier: UInt32, stream: StreamID) {
@@ -297,8 +322,7 @@ extension SessionDriver {
       let frame = try FlowFrame(kind: kind, body: payload)
       try hub.receive(frame, on: FlowID(UInt32(stream.value)))
     } catch {
-      logger.warning("session aborted: \(error)")
-      association.abort(reason: "\(error)", at: SessionDriver.now())
+      violate(error)
     }
   }
 

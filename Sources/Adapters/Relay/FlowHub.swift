@@ -49,11 +49,11 @@ package final class FlowHub {
   }
 
   package init(
-    loop: any EventLoop, role: FlowTable.Role, limits: FlowLimits, identifiers: ClosedRange<UInt32>, maximumDataOctets: Int, logger: Logger,
-    onIncoming: @escaping (FlowID, FlowTarget) -> Void
+    loop: any EventLoop, role: FlowTable.Role, limits: FlowLimits, identifiers: ClosedRange<UInt32>, identifiersRest: Bool = false,
+    maximumDataOctets: Int, logger: Logger, onIncoming: @escaping (FlowID, FlowTarget) -> Void
   ) {
     self.loop = loop
-    table = FlowTable(role: role, limits: limits, identifiers: identifiers)
+    table = FlowTable(role: role, limits: limits, identifiers: identifiers, identifiersRest: identifiersRest)
     self.maximumDataOctets = maximumDataOctets
     self.logger = logger
     self.onIncoming = onIncoming
@@ -171,6 +171,16 @@ extension FlowHub {
     transport = nil
     handleEvents()
   }
+}
+
+// MARK: Channels that begin anew
+
+extension FlowHub {
+  package var hasChannelsToReset: Bool { table.hasChannelsToReset }
+  package func takeChannelsToReset() -> [FlowID] { table.takeChannelsToReset() }
+  package func channelsReset(outgoing ids: [FlowID]) { table.channelsReset(outgoing: ids) }
+  package func channelsReset(incoming ids: [FlowID]) throws(FlowViolation) { try table.channelsReset(incoming: ids) }
+  package func reuseWithoutReset(_ ids: [FlowID]) { table.reuseWithoutReset(ids) }
 }
 
 // MARK: The relays

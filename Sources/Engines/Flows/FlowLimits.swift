@@ -24,6 +24,7 @@ package enum FlowViolation: Error, Hashable, Sendable, CustomStringConvertible {
   case unexpected(FlowFrame.Kind, FlowID)
   case moreDataThanCredit(FlowID)
   case creditOverflow(FlowID)
+  case channelOfOpenFlowReset(FlowID)
   case malformed(FlowFrame.Kind)
   case unknownKind(UInt32)
 
@@ -35,6 +36,7 @@ package enum FlowViolation: Error, Hashable, Sendable, CustomStringConvertible {
     case .unexpected(let kind, let id): "the peer sent \(kind) on flow \(id), whose state forbids it"
     case .moreDataThanCredit(let id): "the peer sent more on flow \(id) than its credit"
     case .creditOverflow(let id): "the peer's credit on flow \(id) passes 2^32"
+    case .channelOfOpenFlowReset(let id): "the peer reset the stream of flow \(id), which is open"
     case .malformed(let kind): "the peer sent a malformed \(kind)"
     case .unknownKind(let value): "the peer sent a frame of the unknown kind \(value)"
     }

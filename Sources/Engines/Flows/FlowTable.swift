@@ -20,9 +20,16 @@ package struct FlowTable: Sendable {
   /// Identifiers that were used and are free again, oldest first; those from `fresh` on have never been used.
   private var returned: Deque<UInt32> = []
   private var fresh: UInt32?
+  /// An identifier is used again only after its channel has begun anew in both directions; see `FlowTable+Reuse`.
+  let identifiersRest: Bool
+  /// Identifiers whose outgoing channel the owner is to reset.
+  var toReset: [FlowID] = []
+  /// Identifiers whose channel has begun anew in one direction.
+  var halfReset: Set<FlowID> = []
 
-  package init(role: Role, limits: FlowLimits, identifiers: ClosedRange<UInt32>) {
+  package init(role: Role, limits: FlowLimits, identifiers: ClosedRange<UInt32>, identifiersRest: Bool = false) {
     precondition(limits.maximumFlows >= 1)
+    self.identifiersRest = identifiersRest
     self.role = role
     self.limits = limits
     self.identifiers = identifiers
@@ -41,6 +48,9 @@ extension FlowTable {
     guard let flow = flows[id], flow.outbound == .open, flow.phase != .incoming else { return 0 }
     return flow.credit
   }
+
+  /// Identifiers that `open` may take.
+  package var freeIdentifiers: Int { returned.count + (fresh.map { Int(identifiers.upperBound - $0) + 1 } ?? 0) }
 
   /// True while the identifier stands for a flow.
   package func contains(_ id: FlowID) -> Bool { flows[id] != nil }
@@ -131,6 +141,8 @@ extension FlowTable {
       }
     }
     returned.removeAll()
+    toReset.removeAll()
+    halfReset.removeAll()
     fresh = identifiers.lowerBound
   }
 }
@@ -173,7 +185,7 @@ extension FlowTable {
       if wasEmpty, flow.credit > 0, flow.outbound == .open { events.append(.writable(id)) }
     case .refused(let why):
       guard let flow = flows.removeValue(forKey: id) else { return }
-      returned.append(id.value)
+      rest(id)
       if flow.outbound == .reset { events.append(.closed(id)) } else { events.append(.refused(id, why)) }
     default: return
     }
@@ -262,9 +274,13 @@ extension FlowTable {
   private mutating func closeIfDone(_ id: FlowID) {
     guard let flow = flows[id], flow.phase == .established, flow.outbound != .open, flow.inbound != .open else { return }
     flows[id] = nil
-    if role == .opener { returned.append(id.value) }
+    if role == .opener { rest(id) }
     events.append(.closed(id))
   }
+
+  private mutating func rest(_ id: FlowID) { if identifiersRest { toReset.append(id) } else { free(id) } }
+
+  mutating func free(_ id: FlowID) { returned.append(id.value) }
 
   /// Free identifiers come back oldest first, so that an identifier rests as long as possible.
   private mutating func takeIdentifier() -> FlowID? {

@@ -70,7 +70,15 @@ extension Association {
     for address in peer.addresses where !peerAddresses.contains(address) && peerAddresses.count < configuration.maximumPeerAddresses {
       peerAddresses.append(address)
     }
-    peerInboundStreams = peer.inboundStreams
+    peerInboundStreams = min(peer.inboundStreams, configuration.outboundStreams)
+    inboundStreams = min(peer.outboundStreams, configuration.inboundStreams)
+    let features = configuration.features
+    usesStreamReset = features.streamReset && peer.offers(.reconfiguration)
+    usesInterleaving = features.interleaving && peer.offers(.interleavedData)
+    usesPartialReliability = features.partialReliability && peer.offers(usesInterleaving ? .interleavedForwardTSN : .forwardTSN)
+    queue.interleaves = usesInterleaving
+    queue.interleavingLimit = Int(peer.receiveWindow) / 2
+    streamRequests.begin(ours: ourInitialTSN, peers: peer.initialTSN)
   }
 
   mutating func startKeepingAlive(at now: Instant) {

@@ -27,6 +27,7 @@ extension Association {
       beginNextRequest()
       return requestPacket(on: carrier, at: now)
     }
+    if usesStreamReset, let packet = streamRequestPacket(on: newDataCarrier ?? carrier, at: now) { return packet }
     if carriers[carrier]?.path != nil { return datagramPacket(at: now) }
     var builder = startPacket()
     appendControl(to: &builder, at: now)

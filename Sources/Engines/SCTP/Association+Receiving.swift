@@ -54,7 +54,7 @@ extension Association {
         break chunks
       }
       if carrier == activeCarrier { lastHeard = now }
-      switch chunk.known {
+      switch negotiated(chunk) {
       case .data:
         guard state == .established || state == .shutdownPending || state == .shutdownSent else { continue }
         guard let data = readData(chunk) else { return refuseData(chunk) }
@@ -94,7 +94,9 @@ extension Association {
       case .shutdownComplete:
         guard state == .shutdownAckSent else { continue }
         close()
-      case .initiation, .authentication: continue
+      case .reconfiguration: receiveReconfiguration(chunk, at: now)
+      case .initiation, .authentication, .padding: continue
+      case .interleavedData, .forwardTSN, .interleavedForwardTSN: continue
       case nil:
         // The upper bits of an unknown type say whether the rest of the packet is looked at (RFC 9260 section 3.2).
         if chunk.type & 0x40 != 0 { report(unrecognized: chunk, on: carrier) }
@@ -106,6 +108,18 @@ extension Association {
     if isLosingInFlight {
       isLosingInFlight = false
       loseAllInFlight()
+    }
+  }
+
+  /// The type of a chunk, if it is one that we have agreed upon: others are as good as unknown.
+  private func negotiated(_ chunk: Chunk) -> ChunkType? {
+    let type = chunk.known
+    switch type {
+    case .reconfiguration: return usesStreamReset ? type : nil
+    case .interleavedData: return usesInterleaving ? type : nil
+    case .forwardTSN: return usesPartialReliability && !usesInterleaving ? type : nil
+    case .interleavedForwardTSN: return usesPartialReliability && usesInterleaving ? type : nil
+    default: return type
     }
   }
 
@@ -126,6 +140,7 @@ extension Association {
   /// SACK at least every second packet, within the delay, and at once for the I bit or a gap (RFC 9260 section 6.2).
   private mutating func finishPacket(_ hasData: Bool, _ wantsSACKNow: Bool, at now: Instant) {
     guard hasData else { return }
+    if !streamRequests.deferred.isEmpty { performDeferredResets() }
     packetsSinceSACK += 1
     if wantsSACKNow || packetsSinceSACK >= 2 || inbound.hasGap || !duplicates.isEmpty || state == .shutdownSent {
       sackIsDue = true
@@ -150,6 +165,11 @@ extension Association {
   }
 
   private mutating func receive(_ chunk: InboundChunk) {
+    if !streamRequests.deferred.isEmpty, isBeyondReset(chunk) {
+      // Datagrams come again; on a reliable carrier no correct peer can have sent it.
+      if !hasDatagramCarrier { violate("DATA of a stream whose reset has not been answered") }
+      return
+    }
     switch inbound.receive(chunk) {
     case .accepted:
       while let message = inbound.ready.popFirst() { hand(message) }
@@ -244,7 +264,7 @@ extension Association {
 
   /// Once everything has been acknowledged, SHUTDOWN or SHUTDOWN ACK goes out (RFC 9260 section 9.2).
   mutating func advanceShutdown(at now: Instant) {
-    guard pending.isEmpty, sent.isEmpty else { return }
+    guard queue.isEmpty, sent.isEmpty else { return }
     if state == .shutdownPending {
       state = .shutdownSent
       controlDue.insert(.shutdown)

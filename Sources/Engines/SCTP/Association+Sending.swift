@@ -2,43 +2,38 @@ import NIOCore
 import Vocabulary
 
 extension Association {
-  /// Takes a user message. False: the send buffer is full, and `.sendSpace` will come.
+  /// Takes a user message. False: the send buffer is full, or the stream is being reset, and `.sendSpace` will come.
   ///
   /// - Parameter endOfWrite: nothing follows for now, so the peer should acknowledge at once (the I bit, RFC 9260 section 3.3.1).
   package mutating func send(
     _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool = false, endOfWrite: Bool
   ) -> Bool {
     precondition(payload.readableBytes > 0, "a user message has at least one octet")
-    guard sendSpace > 0 else {
+    guard sendSpace > 0, !queue.isResetting(stream) else {
       sendWasRefused = true
       return false
     }
-    var rest = payload
-    let sequence = sequenceNumbers[stream.value, default: 0]
-    if !isUnordered { sequenceNumbers[stream.value] = sequence &+ 1 }  // an unordered message has none (RFC 9260 section 6.6)
     octetsQueued += payload.readableBytes
     statistics.messagesSent += 1
-    let kind = isUnordered ? DataFlags.unordered : 0
-    var flags = DataFlags.beginning
-    let largestFragment = largestFragment
-    while let part = rest.readSlice(length: min(rest.readableBytes, largestFragment)), part.readableBytes > 0 {
-      if rest.readableBytes == 0 { flags |= DataFlags.end | (endOfWrite ? DataFlags.immediate : 0) }
-      pending.append(
-        OutboundChunk(stream: stream, sequence: SSN(sequence), protocolIdentifier: protocolIdentifier, flags: flags | kind, payload: part))
-      flags = 0
-    }
+    queue.append(
+      OutboundMessage(
+        stream: stream, protocolIdentifier: protocolIdentifier, isUnordered: isUnordered, endsWrite: endOfWrite, reliability: .full,
+        payload: payload))
     return true
   }
 
-  /// Common header 12, chunk header 16, and on reliable carriers room for a SACK without gap blocks (16). AUTH where every packet has it.
+  /// The header of a DATA chunk, or of an I-DATA chunk.
+  var dataHeader: Int { usesInterleaving ? 20 : 16 }
+
+  /// Common header 12, chunk header, and on reliable carriers room for a SACK without gap blocks (16). AUTH where every packet has it.
   private var largestFragment: Int {
     let rest = hasDatagramCarrier ? (authenticatesAll ? algorithm?.chunkLength ?? 0 : 0) : 16
-    return (fragmentLimit & ~3) - 12 - 16 - rest
+    return (fragmentLimit & ~3) - 12 - dataHeader - rest
   }
 
   /// Packs what is lost first, then what is new, as far as the packet and the peer's window go.
   mutating func appendData(to builder: inout PacketBuilder, on carrier: CarrierID, at now: Instant) {
-    guard lostCount > 0 || (!pending.isEmpty && mayStartNew) else { return }
+    guard lostCount > 0 || (!queue.isEmpty && mayStartNew) else { return }
     let limit = dataPacketLimit(of: carrier)
     // A SACK rides along with DATA whenever something has come since the last one.
     if packetsSinceSACK > 0, !sackIsDue, builder.length + 16 <= limit { appendSACK(to: &builder, within: limit) }
@@ -47,8 +42,9 @@ extension Association {
   }
 
   private mutating func appendNew(to builder: inout PacketBuilder, on carrier: CarrierID, within limit: Int, at now: Instant) {
-    while mayStartNew, let chunk = pending.first, fits(chunk, in: builder, within: limit) {
-      pending.removeFirst()
+    while mayStartNew, let length = nextFragmentLength(), fits(length, in: builder, within: limit), hasWindow(for: length),
+      let chunk = queue.take(upTo: length)
+    {
       write(chunk, nextTSN, to: &builder)
       octetsInFlight += chunk.payload.readableBytes
       statistics.octetsSent += chunk.payload.readableBytes
@@ -61,22 +57,28 @@ extension Association {
     }
   }
 
-  /// The window may be overrun by one chunk when nothing is in flight (RFC 9260 section 6.1 rule A), and spans at most 65,535 TSNs (gap blocks have 16 bits).
+  /// The window spans at most 65,535 TSNs (gap blocks have 16 bits).
   private var mayStartNew: Bool {
     guard state == .established || state == .shutdownPending || state == .shutdownReceived else { return false }
-    guard let chunk = pending.first, sent.count < 65_535 else { return false }
-    return octetsInFlight == 0 || octetsInFlight + chunk.payload.readableBytes <= peerWindow
+    return sent.count < 65_535 && (octetsInFlight == 0 || octetsInFlight < peerWindow)
   }
 
-  private func fits(_ chunk: OutboundChunk, in builder: PacketBuilder, within limit: Int) -> Bool {
-    builder.length + 16 + chunk.payload.readableBytes + padding(chunk.payload.readableBytes) <= limit || builder.isBare
+  /// The window may be overrun by one chunk when nothing is in flight (RFC 9260 section 6.1 rule A).
+  private func hasWindow(for octets: Int) -> Bool { octetsInFlight == 0 || octetsInFlight + octets <= peerWindow }
+
+  private mutating func nextFragmentLength() -> Int? {
+    queue.head().map { min($0.payload.readableBytes, largestFragment) }
+  }
+
+  private func fits(_ octets: Int, in builder: PacketBuilder, within limit: Int) -> Bool {
+    builder.length + dataHeader + octets + padding(octets) <= limit || builder.isBare
   }
 
   private mutating func appendLost(to builder: inout PacketBuilder, on carrier: CarrierID, within limit: Int, at now: Instant) {
     // Of a dead carrier all that the peer has not got is lost, and stands together at the front.
     guard let first = sent.first else { return }
     for index in max(0, lostCursor.distance(from: first.tsn))..<sent.count where sent[index].isLost {
-      guard fits(sent[index].chunk, in: builder, within: limit) else { return }
+      guard fits(sent[index].chunk.payload.readableBytes, in: builder, within: limit) else { return }
       let octets = sent[index].chunk.payload.readableBytes
       transmissionOrder += 1
       sent[index].isLost = false
@@ -141,7 +143,7 @@ extension Association {
     builder.append(.data, flags: chunk.flags) { bytes in
       bytes.writeInteger(tsn.value)
       bytes.writeInteger(chunk.stream.value)
-      bytes.writeInteger(chunk.sequence.value)
+      bytes.writeInteger(UInt16(truncatingIfNeeded: chunk.identifier))
       bytes.writeInteger(chunk.protocolIdentifier)
       bytes.writeImmutableBuffer(chunk.payload)
     }
@@ -177,10 +179,13 @@ extension Association {
       endSACK(highestGap: last, at: now)
     }
     advanceShutdown(at: now)
-    if sendWasRefused, sendSpace > 0 {
-      sendWasRefused = false
-      effects.append(.sendSpace)
-    }
+    tellSendSpace()
+  }
+
+  mutating func tellSendSpace() {
+    guard sendWasRefused, sendSpace > 0 else { return }
+    sendWasRefused = false
+    effects.append(.sendSpace)
   }
 
   mutating func acknowledge(through cumulative: TSN, at now: Instant) {
@@ -227,6 +232,7 @@ extension Association {
       lostCount += 1
     }
     if let first = sent.first { lostCursor = first.tsn }
+    streamRequests.outstanding?.mustSend = true
   }
 
   /// A datagram carrier has gone: what was on the way there goes out again elsewhere, at once.

@@ -42,16 +42,25 @@ package struct Association<Code: Authenticator>: Sendable {
   var algorithm: HMACAlgorithm?
   var usesAuthentication: Bool { algorithm != nil }
   var usesReconfiguration = false
+  /// I-DATA in the place of DATA, both ways (RFC 8260).
+  package internal(set) var usesInterleaving = false
+  /// RE-CONFIG (RFC 6525).
+  package internal(set) var usesStreamReset = false
+  /// FORWARD-TSN (RFC 3758), or I-FORWARD-TSN.
+  package internal(set) var usesPartialReliability = false
   /// The peer wants more than COOKIE ECHO and ASCONF authenticated, so every packet is.
   var authenticatesAll = false
   /// Streams that the peer takes.
   package internal(set) var peerInboundStreams: UInt16 = 65_535
+  /// Streams on which the peer may send.
+  package internal(set) var inboundStreams: UInt16 = 65_535
 
   // Sending
   var nextTSN: TSN
   var peerCumulativeAck: TSN
   var peerWindow = 0
-  var pending: Deque<OutboundChunk> = []
+  /// What has no TSN yet.
+  var queue: SendQueue
   var sent: Deque<SentChunk> = []
   /// Chunks of `sent` that are lost and not yet sent again; none of them is before `lostCursor`.
   var lostCount = 0
@@ -65,7 +74,6 @@ package struct Association<Code: Authenticator>: Sendable {
   var transmissionOrder: UInt64 = 0
   var fragmentLimit = 0
   var octetsQueued = 0
-  var sequenceNumbers: [UInt16: UInt16] = [:]
   var sendWasRefused = false
 
   // Receiving
@@ -85,6 +93,9 @@ package struct Association<Code: Authenticator>: Sendable {
   var parkedCarrier: CarrierID?
   /// After a move, nothing but ASCONF leaves until the peer has acknowledged it (RFC 5061 section 5.3, F1).
   var awaitsMoveAck = false
+
+  // Streams
+  var streamRequests = StreamRequests()
 
   // Datagram paths
   var hasDatagramCarrier = false
@@ -114,15 +125,6 @@ package struct Association<Code: Authenticator>: Sendable {
     var path: PathState?
   }
 
-  struct OutboundChunk: Sendable {
-    var stream: StreamID
-    var sequence: SSN
-    var protocolIdentifier: UInt32
-    /// I, U, B and E bits (RFC 9260 section 3.3.1).
-    var flags: UInt8
-    var payload: ByteBuffer
-  }
-
   struct SentChunk: Sendable {
     var tsn: TSN
     var chunk: OutboundChunk
@@ -144,9 +146,28 @@ package struct Association<Code: Authenticator>: Sendable {
     var withoutCarrier: Instant?
     /// T4-rto: an ASCONF on a datagram carrier goes out again.
     var request: Instant?
+    /// A RE-CONFIG goes out again.
+    var streamRequest: Instant?
 
-    var next: Instant? { [handshake, sack, heartbeat, shutdown, withoutCarrier, request].compactMap { $0 }.min() }
+    var next: Instant? { [handshake, sack, heartbeat, shutdown, withoutCarrier, request, streamRequest].compactMap { $0 }.min() }
   }
+}
+
+/// A DATA or I-DATA chunk, all but its TSN.
+struct OutboundChunk: Sendable {
+  var stream: StreamID
+  /// I, U, B and E bits (RFC 9260 section 3.3.1).
+  var flags: UInt8
+  /// The SSN in its lower half, or the MID.
+  var identifier: UInt32
+  /// Counts the fragments of a message from zero (the FSN of RFC 8260).
+  var fragment: UInt32
+  var protocolIdentifier: UInt32
+  var reliability: Reliability
+  var payload: ByteBuffer
+
+  var isUnordered: Bool { flags & DataFlags.unordered != 0 }
+  var begins: Bool { flags & DataFlags.beginning != 0 }
 }
 
 enum DataFlags {
@@ -179,6 +200,7 @@ extension Association {
     ourInitialTSN = tsn
     nextTSN = tsn
     peerCumulativeAck = tsn.previous
+    queue = SendQueue(configuration.scheduler)
     inbound = Reassembly(after: TSN(0), limit: configuration.receiveWindow.octets)
     nextSerialToSend = ASCONFSerial(tsn.value)
     nextSerialToReceive = ASCONFSerial(0)
@@ -209,6 +231,7 @@ extension Association {
     nextTSN = cookie.ours.initialTSN
     peerCumulativeAck = cookie.ours.initialTSN.previous
     peerWindow = Int(cookie.peer.receiveWindow)
+    queue = SendQueue(configuration.scheduler)
     inbound = Reassembly(after: cookie.peer.initialTSN.previous, limit: configuration.receiveWindow.octets)
     nextSerialToSend = ASCONFSerial(cookie.ours.initialTSN.value)
     nextSerialToReceive = ASCONFSerial(cookie.peer.initialTSN.value)
@@ -241,6 +264,9 @@ extension Association {
     guard state == .established || state == .cookieWait || state == .cookieEchoed else { return 0 }
     return max(0, configuration.sendBuffer.octets - octetsQueued)
   }
+
+  /// Streams of which something is kept, both directions together: a number other than zero, or messages.
+  package var streamsKept: Int { queue.streams.count + inbound.streamsKept }
 
   /// Octets that wait for the peer's acknowledgement, sent or not.
   package var unacknowledged: Int { octetsQueued }
@@ -348,6 +374,7 @@ extension Association {
         charge(active, at: now)
       }
     }
+    if expire(\.streamRequest, at: now) { retryStreamRequest(at: now) }
     handlePathDeadlines(at: now)
     guard state != .closed else { return }
     let lateness = timers.heartbeat.map { now - $0 } ?? .zero

@@ -9,6 +9,8 @@ package struct AssociationConfiguration: Sendable {
   package var localAddresses: [IPAddress] = []
   package var outboundStreams: UInt16 = 65_535
   package var inboundStreams: UInt16 = 65_535
+  /// How streams share what may be sent.
+  package var scheduler = StreamScheduler.firstCome
   /// Octets that we offer to hold for the peer. 16 MiB: 300 ms x 400 Mbit/s / 8 = 15 MB.
   package var receiveWindow = ByteCount.mebibytes(16)
   /// Octets of user data that wait for the peer's acknowledgement, sent or not.
@@ -62,10 +64,28 @@ package struct AssociationConfiguration: Sendable {
     /// A peer that lacks either is refused, as every session of Longhaul does; otherwise the association does without.
     package var isRequired = true
 
+    /// RE-CONFIG (RFC 6525): streams are reset and added.
+    package var streamReset = true
+    /// FORWARD-TSN (RFC 3758).
+    package var partialReliability = true
+    /// I-DATA (RFC 8260): messages of several streams interleave.
+    package var interleaving = false
     /// SHA-1 beside SHA-256: RFC 4895 section 6.1 wants it, and some stacks have nothing else. Sessions do without.
     package var offersSHA1 = false
 
     package init() {}
+
+    /// Supported Extensions (RFC 5061 section 4.2.7).
+    var extensions: [ChunkType] {
+      var types: [ChunkType] = []
+      if authentication { types.append(.authentication) }
+      if authentication, reconfiguration { types += [.asconf, .asconfAck] }
+      if streamReset { types.append(.reconfiguration) }
+      if interleaving { types.append(.interleavedData) }
+      if partialReliability { types.append(.forwardTSN) }
+      if partialReliability, interleaving { types.append(.interleavedForwardTSN) }
+      return types
+    }
 
     var algorithms: [HMACAlgorithm] { offersSHA1 ? [.sha256, .sha1] : [.sha256] }
   }
@@ -122,6 +142,14 @@ package enum Effect: Sendable {
   case roundTrip(CarrierID, TimeSpan)
   /// A datagram path works now, or has stopped working.
   case pathChanged(CarrierID, PathStatus)
+  /// These streams have begun anew in this direction; an empty list of incoming ones means all.
+  case streamsReset(StreamDirection, [StreamID])
+  /// There are more streams in this direction.
+  case streamsAdded(StreamDirection, total: UInt16)
+  /// The peer has not reset our direction of these streams: they go on as they were.
+  case streamsNotReset([StreamID], reason: String)
+  /// The peer adds no streams, or resets none of its own.
+  case streamRequestRefused(String)
   /// The peer began anew: what was under way in either direction is lost (RFC 9260 section 5.2.4, case A).
   case restarted
   /// The peer says that something was wrong with what it got (ERROR).

@@ -31,3 +31,9 @@ package struct CarrierID: Hashable, Sendable, CustomStringConvertible {
   package init(_ value: UInt64) { self.value = value }
   package var description: String { "\(value)" }
 }
+
+/// The sequence number of requests for streams (RFC 6525 section 4.1).
+struct ResetSerial: SerialNumber {
+  var value: UInt32
+  init(_ value: UInt32) { self.value = value }
+}

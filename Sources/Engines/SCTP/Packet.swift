@@ -25,8 +25,13 @@ package enum ChunkType: UInt8, Sendable {
   case cookieAck = 11
   case shutdownComplete = 14
   case authentication = 15
+  case interleavedData = 0x40
   case asconfAck = 0x80
+  case reconfiguration = 0x82
+  case padding = 0x84
+  case forwardTSN = 0xc0
   case asconf = 0xc1
+  case interleavedForwardTSN = 0xc2
 }
 
 /// One chunk as it stands in a packet.

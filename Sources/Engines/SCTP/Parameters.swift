@@ -8,10 +8,17 @@ enum ParameterType {
   static let ipv6Address: UInt16 = 6
   static let stateCookie: UInt16 = 7
   static let unrecognized: UInt16 = 8
+  static let outgoingReset: UInt16 = 13
+  static let incomingReset: UInt16 = 14
+  static let tsnReset: UInt16 = 15
+  static let resetResponse: UInt16 = 16
+  static let addOutgoingStreams: UInt16 = 17
+  static let addIncomingStreams: UInt16 = 18
   static let random: UInt16 = 0x8002
   static let chunkList: UInt16 = 0x8003
   static let hmacAlgorithms: UInt16 = 0x8004
   static let supportedExtensions: UInt16 = 0x8008
+  static let forwardTSN: UInt16 = 0xc000
   static let addAddress: UInt16 = 0xc001
   static let deleteAddress: UInt16 = 0xc002
   static let errorCause: UInt16 = 0xc003
@@ -113,6 +120,7 @@ struct Initiation: Sendable {
   }
   /// Whether or not we have its algorithm.
   var offersAuthentication: Bool { randomLength > 0 }
+  func offers(_ type: ChunkType) -> Bool { extensions.contains(type.rawValue) }
   var offersASCONF: Bool { extensions.contains(ChunkType.asconf.rawValue) }
 
   init(tag: UInt32, receiveWindow: UInt32, outboundStreams: UInt16, inboundStreams: UInt16, initialTSN: TSN) {
@@ -154,7 +162,8 @@ struct Initiation: Sendable {
       while let algorithm = value.readInteger(as: UInt16.self) {
         if let algorithm = HMACAlgorithm(rawValue: algorithm), algorithms.count < 8 { algorithms.append(algorithm) }
       }
-    case ParameterType.supportedExtensions: extensions = Array(value.readableBytesView)
+    case ParameterType.supportedExtensions: extensions += value.readableBytesView
+    case ParameterType.forwardTSN: extensions.append(ChunkType.forwardTSN.rawValue)  // RFC 3758 section 3.1; newer peers name the chunk
     default:
       if Parameter.isReported(parameter.type) {
         var whole = ByteBuffer()
@@ -194,12 +203,10 @@ struct Initiation: Sendable {
     bytes.writeInteger(inboundStreams)
     bytes.writeInteger(initialTSN.value)
     for address in addresses { bytes.writeAddressParameter(address) }
-    if features.authentication {
-      var types: [ChunkType] = [.authentication]
-      if features.reconfiguration { types += [.asconf, .asconfAck] }
-      bytes.writeParameter(ParameterType.supportedExtensions) { $0.writeBytes(types.map(\.rawValue)) }
-      Authentication.writeParameters(into: &bytes, random: random, features.algorithms)
-    }
+    let types = features.extensions
+    if !types.isEmpty { bytes.writeParameter(ParameterType.supportedExtensions) { $0.writeBytes(types.map(\.rawValue)) } }
+    if features.partialReliability { bytes.writeParameter(ParameterType.forwardTSN) { _ in } }
+    if features.authentication { Authentication.writeParameters(into: &bytes, random: random, features.algorithms) }
     if let cookie { bytes.writeParameter(ParameterType.stateCookie) { $0.writeImmutableBuffer(cookie) } }
     for parameter in unrecognized { bytes.writeParameter(ParameterType.unrecognized) { $0.writeImmutableBuffer(parameter) } }
   }

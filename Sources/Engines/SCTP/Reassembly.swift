@@ -75,6 +75,7 @@ struct Reassembly: Sendable {
   }
 
   var hasGap: Bool { !ranges.isEmpty }
+  var streamsKept: Int { expected.count + waiting.keys.count { expected[$0] == nil } }
   /// What the peer may still send.
   var window: Int { max(0, limit - octetsHeld) }
 
@@ -93,6 +94,22 @@ struct Reassembly: Sendable {
     if let fault = assemble(chunk, isNext: distance == 1) { return .violation(fault) }
     note(chunk.tsn, isNext: distance == 1)
     return .accepted
+  }
+
+  /// The peer's streams begin anew; none named: all. What still waits on them was never to come.
+  mutating func reset(_ streams: [StreamID]) {
+    if streams.isEmpty {
+      expected.removeAll()
+      for stream in waiting.keys.sorted() { drop(waiting.removeValue(forKey: stream)) }
+    }
+    for stream in streams {
+      expected[stream.value] = nil
+      if !waiting.isEmpty { drop(waiting.removeValue(forKey: stream.value)) }
+    }
+  }
+
+  private mutating func drop(_ messages: [UInt16: InboundMessage]?) {
+    octetsHeld -= messages?.values.reduce(0) { $0 + $1.payload.readableBytes } ?? 0
   }
 
   // MARK: TSNs
