@@ -56,7 +56,7 @@ extension Association {
   mutating func cookieEchoPacket() -> Effect? {
     guard let carrier = activeCarrier, let cookie else { return nil }
     var builder = PacketBuilder(header)
-    if let algorithm { builder.appendAuthentication(algorithm) }
+    if let algorithm { builder.appendAuthentication(algorithm, keyIdentifier: configuration.endpointKeyIdentifier) }
     builder.append(.cookieEcho) { $0.writeImmutableBuffer(cookie) }
     return .transmit(finish(builder), on: carrier)
   }
@@ -147,7 +147,7 @@ extension Association {
     if let key = authentication,
       index == 0
         || !Authentication.verifies(
-          packet.chunks[0], in: packet, key: key, configuration.features.algorithms, by: authenticator)
+          packet.chunks[0], in: packet, key: key, configuration, by: authenticator)
     {
       statistics.packetsDropped += 1
       return

@@ -137,7 +137,7 @@ extension Association {
     guard let request = outstanding else { return nil }
     outstanding?.mustSend = false
     var builder = PacketBuilder(header)
-    builder.appendAuthentication(algorithm ?? .sha256)
+    builder.appendAuthentication(algorithm ?? .sha256, keyIdentifier: configuration.endpointKeyIdentifier)
     builder.append(.asconf) { $0.writeImmutableBuffer(request.chunk) }
     if awaitsMoveAck || withSACK { appendSACK(to: &builder, within: packetLimit(of: carrier)) }
     if let path = carriers[carrier]?.path { timers.request = now + path.rto }  // T4-rto (RFC 5061 section 5.1)
@@ -294,7 +294,7 @@ extension Association {
   /// ASCONF-ACK goes where the ASCONF came from, our SACK state in front of it, so that the peer sees what we hold before it sends again.
   mutating func ackPacket(_ chunk: ByteBuffer, on carrier: CarrierID) -> Effect? {
     var builder = PacketBuilder(header)
-    builder.appendAuthentication(algorithm ?? .sha256)
+    builder.appendAuthentication(algorithm ?? .sha256, keyIdentifier: configuration.endpointKeyIdentifier)
     if carrier == activeCarrier { appendSACK(to: &builder, within: packetLimit(of: carrier)) }
     builder.append(.asconfAck) { $0.writeImmutableBuffer(chunk) }
     return .transmit(finish(builder), on: carrier)

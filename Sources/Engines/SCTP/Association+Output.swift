@@ -60,7 +60,7 @@ extension Association {
   /// A packet begins, with AUTH if the peer wants it for whatever may follow.
   func startPacket() -> PacketBuilder {
     var builder = PacketBuilder(header, capacity: fragmentLimit)
-    if authenticatesAll, let algorithm { builder.appendAuthentication(algorithm) }
+    if authenticatesAll, let algorithm { builder.appendAuthentication(algorithm, keyIdentifier: configuration.endpointKeyIdentifier) }
     return builder
   }
 

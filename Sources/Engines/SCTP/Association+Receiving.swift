@@ -29,7 +29,7 @@ extension Association {
     statistics.packetsReceived += 1
     let first = packet.chunks[0]
     guard first.known == .authentication else { return process(packet, from: 0, on: carrier, isAuthenticated: false, at: now) }
-    guard !key.isEmpty, Authentication.verifies(first, in: packet, key: key, configuration.features.algorithms, by: authenticator) else {
+    guard !key.isEmpty, Authentication.verifies(first, in: packet, key: key, configuration, by: authenticator) else {
       statistics.packetsDropped += 1
       return
     }

@@ -24,6 +24,8 @@ package struct AssociationConfiguration: Sendable {
   package var youngCarrierOctets = 64 << 10
   /// The endpoint pair shared key (RFC 4895).
   package var endpointKey: [UInt8]
+  /// Its number. Packets under any other are refused, so also those under the empty key 0 that a peer may be content with (RFC 4895 section 9).
+  package var endpointKeyIdentifier: UInt16 = 0
   /// Valid.Cookie.Life (RFC 9260 section 16).
   package var cookieLifetime = TimeSpan.seconds(60 as Int64)
   /// T1: over TCP nothing is lost, so this only bounds how long a peer that does not answer is waited for.

@@ -76,12 +76,13 @@ enum Authentication {
 
   /// True if the AUTH chunk is well-formed and its code covers what stands from it to the packet's end.
   static func verifies(
-    _ chunk: Chunk, in packet: Packet, key: [UInt8], _ algorithms: [HMACAlgorithm], by authenticator: some Authenticator
+    _ chunk: Chunk, in packet: Packet, key: [UInt8], _ configuration: AssociationConfiguration, by authenticator: some Authenticator
   ) -> Bool {
     var value = chunk.value
-    guard value.readInteger(as: UInt16.self) == 0,
+    guard value.readInteger(as: UInt16.self) == configuration.endpointKeyIdentifier,
       let algorithm = value.readInteger(as: UInt16.self).flatMap(HMACAlgorithm.init(rawValue:)),
-      algorithms.contains(algorithm), let code = value.readBytes(length: algorithm.codeLength), value.readableBytes == 0,
+      configuration.features.algorithms.contains(algorithm), let code = value.readBytes(length: algorithm.codeLength),
+      value.readableBytes == 0,
       var covered = packet.bytes.getSlice(at: packet.bytes.readerIndex + chunk.offset, length: packet.bytes.readableBytes - chunk.offset)
     else { return false }
     covered.setRepeatingByte(0, count: algorithm.codeLength, at: covered.readerIndex + codeOffset)

@@ -94,7 +94,7 @@ package struct Listener<Code: Authenticator>: Sendable {
     if let key,
       index == 0
         || !Authentication.verifies(
-          packet.chunks[0], in: packet, key: key, configuration.features.algorithms, by: authenticator)
+          packet.chunks[0], in: packet, key: key, configuration, by: authenticator)
     {
       let reason = "the endpoint keys differ: use the same key file on both sides"
       return .refuse(reply: abort(packet, tag: cookie.peer.tag, reason), reason: "COOKIE ECHO failed authentication: \(reason)")

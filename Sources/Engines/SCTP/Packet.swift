@@ -124,11 +124,11 @@ struct PacketBuilder {
   }
 
   /// Appends an AUTH chunk whose code is filled in by `finish`: everything behind it is covered.
-  mutating func appendAuthentication(_ algorithm: HMACAlgorithm) {
+  mutating func appendAuthentication(_ algorithm: HMACAlgorithm, keyIdentifier: UInt16) {
     self.algorithm = algorithm
     authenticationOffset = length
     append(.authentication) { bytes in
-      bytes.writeInteger(UInt16(0))  // the endpoint pair's shared key: we have one
+      bytes.writeInteger(keyIdentifier)
       bytes.writeInteger(algorithm.rawValue)
       bytes.writeRepeatingByte(0, count: algorithm.codeLength)
     }
