@@ -151,7 +151,7 @@ let testTargets: [Target] = [
     ["TestSupport", "Probing", "LinuxNetwork", "WANEmulation", "Paths", "Control", "Vocabulary", nioCore, nioPosix, logging]),
   .testTarget(
     name: "InteroperationTests",
-    dependencies: ["Carriers", "SCTP", "Sockets", "Vocabulary", nioCore, nioPosix],
+    dependencies: ["Carriers", "LinuxNetwork", "SCTP", "Sockets", "Vocabulary", nioCore, nioPosix],
     path: "Tests/InteroperationTests", exclude: ["usrsctp-peer.c", "build-peer.sh"], swiftSettings: strict),
   tests("LabTests", ["Lab", "LinuxNetwork", "WANEmulation", "Vocabulary"]),
 ]

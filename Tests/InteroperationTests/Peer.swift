@@ -1,4 +1,5 @@
 import Foundation
+import LinuxNetwork
 import Synchronization
 
 /// Why these tests do not run here, if they do not.
@@ -7,16 +8,14 @@ enum Usrsctp {
   static let program: Result<String, Missing> = {
     let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
     let out = FileManager.default.temporaryDirectory.appendingPathComponent("longhaul-usrsctp-\(getpid())").path
-    let build = Process()
-    build.executableURL = folder.appendingPathComponent("build-peer.sh")
-    build.arguments = [out]
-    let words = Pipe()
-    build.standardError = words
-    do { try build.run() } catch { return .failure(Missing(what: "build-peer.sh does not start: \(error)")) }
-    let text = String(decoding: words.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
-    build.waitUntilExit()
-    return build.terminationStatus == 0
-      ? .success(out + "/usrsctp-peer") : .failure(Missing(what: text, isLibrary: build.terminationStatus == 77))
+    do {
+      try Shell.run([folder.appendingPathComponent("build-peer.sh").path, out])
+      return .success(out + "/usrsctp-peer")
+    } catch let error as CommandError {
+      return .failure(Missing(what: error.complaint, isLibrary: error.status == 77))
+    } catch {
+      return .failure(Missing(what: "\(error)"))
+    }
   }()
 
   struct Missing: Error {
@@ -36,52 +35,64 @@ final class Peer: Sendable {
   /// A run takes one to twenty seconds with losses; the machine may be busy.
   static let limit = DispatchTimeInterval.seconds(120)
 
-  private let process = Process()
   let lines: AsyncStream<String>
   private let ended: AsyncStream<Int32>
   private let words = Mutex("")
+  /// Nil once it has been taken away: its pid may be another's then.
+  private let running: Mutex<pid_t?>
+  private let input: Int32
 
-  init(_ arguments: [String]) throws {
-    process.executableURL = URL(fileURLWithPath: try Usrsctp.program.get())
-    process.arguments = arguments
-    let output = Pipe()
-    let errors = Pipe()
-    process.standardOutput = output
-    process.standardError = errors
+  /// - Parameter namespace: where it runs; this process's own if nil.
+  init(_ arguments: [String], in namespace: Namespace? = nil) throws {
+    let words = [try Usrsctp.program.get()] + arguments
+    let source = try Program.pipe()
+    let output = try Program.pipe()
+    let errors = try Program.pipe()
+    defer { for descriptor in [source.read, output.write, errors.write] { close(descriptor) } }
+    input = source.write
+    let pid = try Program.start(namespace?.command(words) ?? words, input: source.read, output: output.write, errors: errors.write)
+    running = Mutex(pid)
     let (lines, lineSource) = AsyncStream.makeStream(of: String.self)
     let (ended, endSource) = AsyncStream.makeStream(of: Int32.self)
     self.lines = lines
     self.ended = ended
-    process.terminationHandler = { process in
-      endSource.yield(process.terminationStatus)
-      endSource.finish()
-    }
-    try process.run()
-    let reader = output.fileHandleForReading
     Thread.detachNewThread {
-      var text = ""
-      while case let data = reader.availableData, !data.isEmpty {
-        text += String(decoding: data, as: UTF8.self)
-        while let end = text.firstIndex(of: "\n") {
-          lineSource.yield(String(text[..<end]))
-          text = String(text[text.index(after: end)...])
-        }
-      }
+      Peer.read(output.read) { lineSource.yield($0) }
       lineSource.finish()
     }
-    let complaints = errors.fileHandleForReading
     Thread.detachNewThread { [self] in
-      let text = String(decoding: complaints.readDataToEndOfFile(), as: UTF8.self)
-      words.withLock { $0 = text }
+      Peer.read(errors.read) { line in self.words.withLock { $0 += line + "\n" } }
     }
-    let process = process
-    DispatchQueue.global().asyncAfter(deadline: .now() + Self.limit) { Peer.end(process) }
+    Thread.detachNewThread { [self] in
+      Program.waitForEnd(of: pid)
+      endSource.yield(
+        running.withLock { running in
+          running = nil
+          return Program.reap(pid)
+        })
+      endSource.finish()
+    }
+    DispatchQueue.global().asyncAfter(deadline: .now() + Self.limit) { [weak self] in self?.stop() }
   }
 
-  /// True once the line has come; false if the program ended without it.
-  func waitFor(_ wanted: String) async -> Bool {
-    for await line in lines where line.hasPrefix(wanted) { return true }
-    return false
+  deinit { close(input) }
+
+  private static func read(_ descriptor: Int32, _ take: (String) -> Void) {
+    var partial: [UInt8] = []
+    while let octets = Program.readSome(descriptor) {
+      partial += octets
+      while let end = partial.firstIndex(of: UInt8(ascii: "\n")) {
+        take(String(decoding: partial[..<end], as: UTF8.self))
+        partial.removeSubrange(...end)
+      }
+    }
+    close(descriptor)
+  }
+
+  /// The next line that begins so; nil if the program ended without it.
+  func line(_ wanted: String) async -> String? {
+    for await line in lines where line.hasPrefix(wanted) { return line }
+    return nil
   }
 
   func status() async -> Int32 {
@@ -89,11 +100,23 @@ final class Peer: Sendable {
     return -1
   }
 
+  /// Gives it a command, and waits until it was carried out; its answer if it was not.
+  func tell(_ command: String) async -> String? {
+    let octets = Array((command + "\n").utf8)
+    _ = write(input, octets, octets.count)
+    let words = command.prefix { $0 != " " }
+    for await line in lines where line.hasPrefix("done \(words)") || line.hasPrefix("failed \(words)") {
+      return line.hasPrefix("done") ? nil : line
+    }
+    return "the peer ended"
+  }
+
   var complaints: String { words.withLock { $0 } }
-  func stop() { Peer.end(process) }
 
   /// One whose peer has another key waits for ever for usrsctp to finish, and does not heed SIGTERM meanwhile.
-  private static func end(_ process: Process) {
-    if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+  func stop() {
+    running.withLock { pid in
+      if let pid { _ = kill(pid, SIGKILL) }
+    }
   }
 }

@@ -5,35 +5,42 @@ import SCTP
 import Sockets
 import Vocabulary
 
-let loopback = IPAddress("127.0.0.1")!
-
-struct TrialMessage: Sendable {
-  var stream: UInt16
-  var size: Int
-  var fill: UInt8
-  var isUnordered = false
-
-  var payload: ByteBuffer { ByteBuffer(repeating: fill, count: size) }
-}
-
 struct TrialError: Error, CustomStringConvertible {
   var description: String
 }
 
 /// Our end of a trial: sends messages and wants them back, or sends back what comes. Lives on its loop.
 final class Trial {
+  /// What is to be told of it at the end.
+  struct Report: Sendable {
+    var statistics = AssociationStatistics()
+    var sent = TrialDigest()
+    var received = TrialDigest()
+    /// The longest time between two messages that came.
+    var gap = TimeSpan.zero
+    var events: [String] = []
+  }
+
   let endpoint: SCTPEndpoint
-  private(set) var statistics = AssociationStatistics()
+  private(set) var report = Report()
   private(set) var association: AssociationID?
+  /// Messages that the peer sends are unordered: what is delivered does not say so itself.
+  var receivesUnordered = false
+  /// Between two messages; none: as fast as the send buffer takes them.
+  var interval: TimeAmount?
+  var onEvent: (Effect) -> Void = { _ in }
   private var toSend: [TrialMessage] = []
   private var sent = 0
   private var awaited: [UInt16: [TrialMessage]] = [:]
   private var left = 0
   private var waiting: [(StreamID, UInt32, ByteBuffer)] = []
+  private var returned = 0
+  private var lastCame: Instant?
   private let done: EventLoopPromise<Void>
 
-  static func configuration(key: [UInt8]?, port: UInt16, peerPort: UInt16) -> AssociationConfiguration {
+  static func configuration(key: [UInt8]?, keyIdentifier: UInt16 = 0, port: UInt16, peerPort: UInt16) -> AssociationConfiguration {
     var configuration = AssociationConfiguration(endpointKey: key ?? [])
+    configuration.endpointKeyIdentifier = keyIdentifier
     configuration.port = port
     configuration.peerPort = peerPort
     configuration.features.isRequired = false
@@ -57,23 +64,29 @@ final class Trial {
   var result: EventLoopFuture<Void> { done.futureResult }
 
   /// Sends all and succeeds when all has come back and the association has been shut down.
-  func run(_ messages: [TrialMessage], to remote: Endpoint) {
+  func run(_ messages: [TrialMessage], from local: IPAddress, to remote: Endpoint) {
     toSend = messages
     left = messages.count
     for message in messages { awaited[message.stream, default: []].append(message) }
-    association = endpoint.connect(from: loopback, to: remote)
+    association = endpoint.connect(from: local, to: remote)
   }
 
   private func fail(_ what: String) { done.fail(TrialError(description: what)) }
 
   private func take(_ event: Effect, of id: AssociationID) {
-    if let association = endpoint.association(id) { statistics = association.statistics }
+    if let association = endpoint.association(id) { report.statistics = association.statistics }
+    if case .deliver = event {} else { report.events.append("\(event)") }
+    onEvent(event)
     switch event {
     case .established: push(id)
     case .sendSpace:
       push(id)
       sendBack(id)
     case .deliver(let stream, let identifier, let payload):
+      let now = SessionDriver.now()
+      report.gap = max(report.gap, lastCame.map { now - $0 } ?? .zero)
+      lastCame = now
+      report.received.add(stream.value, isUnordered: receivesUnordered, identifier, payload)
       if toSend.isEmpty {
         waiting.append((stream, identifier, payload))
         sendBack(id)
@@ -89,22 +102,31 @@ final class Trial {
   private func push(_ id: AssociationID) {
     while sent < toSend.count {
       let message = toSend[sent]
+      let payload = message.payload
       guard
         endpoint.send(
-          message.payload, stream: StreamID(message.stream), protocolIdentifier: 7, isUnordered: message.isUnordered,
-          endOfWrite: sent + 1 == toSend.count, on: id)
+          payload, stream: StreamID(message.stream), protocolIdentifier: 7, isUnordered: message.isUnordered,
+          endOfWrite: interval != nil || sent + 1 == toSend.count, on: id)
       else { return }
+      report.sent.add(message.stream, isUnordered: message.isUnordered, 7, payload)
       sent += 1
+      guard let interval else { continue }
+      endpoint.loop.assumeIsolated().scheduleTask(in: interval) { [weak self] in self?.push(id) }
+      return
     }
   }
 
   private func sendBack(_ id: AssociationID) {
-    while let (stream, identifier, payload) = waiting.first {
+    while returned < waiting.count {
+      let (stream, identifier, payload) = waiting[returned]
       guard endpoint.send(payload, stream: stream, protocolIdentifier: identifier, isUnordered: false, endOfWrite: true, on: id) else {
         return
       }
-      waiting.removeFirst()
+      report.sent.add(stream.value, isUnordered: false, identifier, payload)
+      returned += 1
     }
+    waiting.removeAll(keepingCapacity: true)
+    returned = 0
   }
 
   private func check(_ stream: UInt16, _ payload: ByteBuffer, _ id: AssociationID) {
@@ -117,46 +139,4 @@ final class Trial {
     left -= 1
     if left == 0 { endpoint.shutdown(id) }
   }
-}
-
-/// Passes datagrams between the side that speaks first and `target`, and loses some, by a seed.
-final class LossyRelay: ChannelInboundHandler {
-  typealias InboundIn = AddressedEnvelope<ByteBuffer>
-  typealias OutboundOut = AddressedEnvelope<ByteBuffer>
-
-  private let target: SocketAddress
-  private let loss: Double
-  private var random: SeededGenerator
-  private var caller: SocketAddress?
-
-  private init(target: SocketAddress, loss: Double, seed: UInt64) {
-    self.target = target
-    self.loss = loss
-    random = SeededGenerator(seed: seed)
-  }
-
-  /// The channel, bound to a free port of the loopback.
-  static func start(to target: Endpoint, loss: Double, seed: UInt64, loop: any EventLoop) async throws -> (
-    channel: any Channel, port: UInt16
-  ) {
-    let address = try SocketAddress(target)
-    let channel = try await DatagramBootstrap(group: loop)
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture {
-          try channel.pipeline.syncOperations.addHandler(LossyRelay(target: address, loss: loss, seed: seed))
-        }
-      }
-      .bind(host: "127.0.0.1", port: 0).get()
-    return (channel, UInt16(channel.localAddress?.port ?? 0))
-  }
-
-  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-    let envelope = unwrapInboundIn(data)
-    let isFromTarget = envelope.remoteAddress == target
-    if !isFromTarget { caller = envelope.remoteAddress }
-    guard let to = isFromTarget ? caller : target, Double.random(in: 0..<1, using: &random) >= loss else { return }
-    context.write(wrapOutboundOut(AddressedEnvelope(remoteAddress: to, data: envelope.data)), promise: nil)
-  }
-
-  func channelReadComplete(context: ChannelHandlerContext) { context.flush() }
 }
