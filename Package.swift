@@ -5,9 +5,15 @@ import PackageDescription
 
 let strict: [SwiftSetting] = [.treatAllWarnings(as: .error), .enableUpcomingFeature("ExistentialAny")]
 
+/// `scripts/fuzz` names libFuzzer here: the engines then count the branches that they take, and the program `fuzz` is there. A scratch folder of its own keeps such a build apart.
+let fuzzer = Context.environment["LONGHAUL_FUZZER"]
+let counted: [SwiftSetting] = fuzzer == nil ? strict : strict + [.unsafeFlags(["-sanitize=fuzzer"])]
+
 /// A target of one layer: its folder is `Sources/<layer>/<name>`.
 func layer(_ folder: String, _ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: dependencies, path: "Sources/\(folder)/\(name)", exclude: ["README.md"], swiftSettings: strict)
+  .target(
+    name: name, dependencies: dependencies, path: "Sources/\(folder)/\(name)", exclude: ["README.md"],
+    swiftSettings: folder == "Engines" ? counted : strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -120,6 +126,9 @@ let apps: [Target] = [
 ]
 
 let testTargets: [Target] = [
+  .target(
+    name: "FuzzHarness", dependencies: ["SCTP", "Flows", "Tunnel", "Vocabulary", nioCore], path: "Fuzz/Harness", swiftSettings: counted),
+  tests("FuzzTests", ["FuzzHarness", "Vocabulary"]),
   .target(name: "TestSupport", path: "Tests/Support", exclude: ["README.md"], swiftSettings: strict),
   tests("ArchitectureTests", []),
   tests("SCTPTests", ["SCTP", "Flows", "Simulation", "Vocabulary", nioCore]),
@@ -170,6 +179,12 @@ let packages: [(name: String, dependency: Package.Dependency)] = [
 ]
 
 var chosen = shims + engines + adapters + services + apps + testTargets
+if let fuzzer {
+  chosen.append(
+    .executableTarget(
+      name: "fuzz", dependencies: ["FuzzHarness"], path: "Fuzz/Driver", swiftSettings: strict,
+      linkerSettings: [.unsafeFlags([fuzzer, "-lstdc++"])]))
+}
 if let only = Context.environment["LONGHAUL_ONLY"] {
   var wanted = Set(only.split(separator: ",").map(String.init))
   var frontier = wanted
