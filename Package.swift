@@ -28,6 +28,7 @@ let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let hummingbird = Target.Dependency.product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdCore = Target.Dependency.product(name: "HummingbirdCore", package: "hummingbird")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
 let nioTLS = Target.Dependency.product(name: "NIOTLS", package: "swift-nio")
 let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
@@ -67,7 +68,7 @@ let adapters: [Target] = [
   layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", "Sockets", nioCore, nioPosix, logging]),
   layer("Adapters", "Hypervisors", ["Vocabulary", "Control", nioCore, nioPosix, logging]),
-  layer("Adapters", "ControlLink", ["Vocabulary", "Control", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
+  layer("Adapters", "ControlLink", ["Vocabulary", "Control", "Certificates", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "LinuxNetwork", ["Vocabulary", "CLinux"]),
   layer("Adapters", "WANEmulation", ["Vocabulary", "LinuxNetwork"]),
 ]
@@ -90,14 +91,16 @@ let services: [Target] = [
   layer(
     "Services", "Accelerator",
     [
-      "Vocabulary", "Flows", "Tunnel", "Control", "Authentication", "Relay", "Sockets", "Compression", "Interception", "Probing",
+      "Vocabulary", "Flows", "Tunnel", "Control", "Authentication", "Certificates", "Relay", "Sockets", "Compression", "Interception",
+      "Probing",
       "ControlLink",
       nioCore, nioPosix, logging,
     ]),
   layer(
     "Services", "Controller",
     [
-      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Certificates", "Sockets", "Hypervisors", hummingbird, yams, nioCore,
+      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Certificates", "Sockets", "Hypervisors", hummingbird,
+      hummingbirdCore, yams, nioCore,
       nioPosix,
       nioHTTP1, logging,
     ]),
@@ -129,7 +132,10 @@ let testTargets: [Target] = [
   .target(
     name: "FuzzHarness", dependencies: ["SCTP", "Flows", "Tunnel", "Vocabulary", nioCore], path: "Fuzz/Harness", swiftSettings: counted),
   tests("FuzzTests", ["FuzzHarness", "Vocabulary"]),
-  .target(name: "TestSupport", path: "Tests/Support", exclude: ["README.md"], swiftSettings: strict),
+  .target(name: "TestSupport", dependencies: [logging], path: "Tests/Support", exclude: ["README.md"], swiftSettings: strict),
+  .target(
+    name: "CertificateSupport", dependencies: ["Certificates"], path: "Tests/CertificateSupport", exclude: ["README.md"],
+    swiftSettings: strict),
   tests("ArchitectureTests", []),
   tests("SCTPTests", ["SCTP", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
@@ -142,17 +148,22 @@ let testTargets: [Target] = [
   tests(
     "CertificateTests",
     ["Certificates", "Enrolment", "Sockets", "Control", "Vocabulary", crypto, x509, asn1, nioCore, nioPosix, nioEmbedded, nioSSL, logging]),
-  tests("SessionTests", ["TestSupport", "Agent", "Client", "Certificates", "Vocabulary", nioCore, nioPosix, logging]),
+  tests("SessionTests", ["TestSupport", "CertificateSupport", "Agent", "Client", "Vocabulary", nioCore, nioPosix, logging]),
   tests(
     "AcceleratorTests",
     ["TestSupport", "Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
   tests(
     "ControllerTests",
-    ["Controller", "ControlLink", "Hypervisors", "Control", "Authentication", "Vocabulary", nioCore, nioPosix, logging]),
+    [
+      "TestSupport", "CertificateSupport", "Controller", "ControlLink", "Certificates", "Hypervisors", "Control", "Authentication",
+      "Vocabulary",
+      nioCore, nioPosix, logging,
+    ]),
   tests(
     "ControlLinkTests",
     [
-      "TestSupport", "ControlLink", "Agent", "Client", "Accelerator", "Authentication", "Control", "Vocabulary", nioCore, nioPosix,
+      "TestSupport", "ControlLink", "Certificates", "Agent", "Client", "Accelerator", "Authentication", "Control", "Vocabulary", nioCore,
+      nioPosix,
       nioHTTP1, logging,
     ]),
   tests(

@@ -34,7 +34,8 @@ final class Node: Sendable {
     link = try await loop.submit { [orders, log] in
       let logger = Logger(label: "test") { _ in RecordingLog(log: log) }
       let link = ControlLink(
-        loop: loop, controller: controller, description: Node.description, bearerToken: "secret", sources: sources.map { IPAddress($0)! },
+        loop: loop, controller: controller, description: Node.description, credentials: .token("secret"),
+        sources: sources.map { IPAddress($0)! },
         logger: logger, limits: limits, onOrder: { orders.put($0) })
       return NIOLoopBound(link, eventLoop: loop)
     }.get()

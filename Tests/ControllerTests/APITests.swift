@@ -15,7 +15,7 @@ struct APITests {
   func keys() async throws {
     let bench = try ControllerBench()
     try await bench.run { controller in
-      let stranger = ControllerClient(controller: controller.controller, bearerToken: String(repeating: "0", count: 64))
+      let stranger = ControllerClient(controller: controller.controller, credentials: .token(String(repeating: "0", count: 64)))
       #expect(try await stranger.request(.GET, "/v1/health").status == 200)
       for (method, path) in [
         (HTTPMethod.POST, "/v1/nodes"), (.GET, "/v1/nodes"), (.GET, "/v1/nodes/client/orders"), (.POST, "/v1/nodes/client/reports"),
@@ -128,12 +128,12 @@ struct APITests {
 
   @Test("a controller that is not there, and one with another key, are one clear line each for `status`")
   func client() async throws {
-    let nobody = ControllerClient(controller: Endpoint("127.0.0.1:1")!, bearerToken: "")
+    let nobody = ControllerClient(controller: Endpoint("127.0.0.1:1")!, credentials: .token(""))
     let error = await #expect(throws: ControllerClientError.self) { _ = try await nobody.get("/v1/status", as: StatusDocument.self) }
     #expect(error?.description == "controller 127.0.0.1:1 cannot be reached: Connection refused; is `longhaul controller` running there?")
     let bench = try ControllerBench()
     try await bench.run { controller in
-      let stranger = ControllerClient(controller: controller.controller, bearerToken: "0")
+      let stranger = ControllerClient(controller: controller.controller, credentials: .token("0"))
       let error = await #expect(throws: ControllerClientError.self) { _ = try await stranger.get("/v1/status", as: StatusDocument.self) }
       #expect(error?.description.contains("refused (401)") == true)
     }

@@ -1,4 +1,5 @@
 import Authentication
+import Certificates
 import Control
 import Controller
 import Foundation
@@ -42,14 +43,17 @@ final class ControllerBench: Sendable {
 
   deinit { try? FileManager.default.removeItem(atPath: keyFile) }
 
-  func run(_ body: (ControllerClient) async throws -> Void) async throws {
-    let service = ControllerService(settings: settings, makeWatcher: makeWatcher, logger: WatchedHypervisor.quiet)
+  /// - Parameter credentials: what the client of `body` shows; the key that all share if nothing else is given.
+  func run(
+    as credentials: ControlCredentials? = nil, logger: Logger = WatchedHypervisor.quiet, _ body: (ControllerClient) async throws -> Void
+  ) async throws {
+    let service = ControllerService(settings: settings, makeWatcher: makeWatcher, logger: logger)
     let ready = self.ready
     try await during {
       try await service.run { ready.add($0) }
     } _: {
       let endpoint = try await ready.next("the controller")
-      try await body(ControllerClient(controller: endpoint, bearerToken: key.bearerToken))
+      try await body(ControllerClient(controller: endpoint, credentials: credentials ?? .token(key.bearerToken)))
     }
   }
 

@@ -17,7 +17,7 @@ struct NodeLinkTests {
     let loop = MultiThreadedEventLoopGroup.singleton.next()
     return try await loop.submit {
       let link = ControlLink(
-        loop: loop, controller: controller.controller, description: description, bearerToken: controller.bearerToken, sources: [],
+        loop: loop, controller: controller.controller, description: description, credentials: controller.credentials, sources: [],
         logger: WatchedHypervisor.quiet, onOrder: { orders.add($0) })
       link.start()
       return NIOLoopBound(link, eventLoop: loop)
@@ -97,7 +97,7 @@ struct NodeLinkTests {
         .channelOption(.autoRead, value: false)
         .channelOption(.socketOption(.so_rcvbuf), value: 4_096)
         .connect(host: "127.0.0.1", port: Int(controller.controller.port)).get()
-      let request = "GET /v1/timeline/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \(controller.bearerToken)\r\n\r\n"
+      let request = "GET /v1/timeline/events HTTP/1.1\r\nHost: x\r\nAuthorization: \(controller.credentials.authorization ?? "")\r\n\r\n"
       try await slow.writeAndFlush(ByteBuffer(string: request))
       let client = FakeNode.client(at: controller)
       try await client.join {

@@ -67,10 +67,10 @@ struct SettingsTests {
     arguments: [
       ("listen: 10.0.0.1:7700", "listen: 10.0.0.1", "c.yaml:1: listen: \"10.0.0.1\" is not ADDRESS:PORT, for instance 10.0.0.1:7700"),
       ("listen: 10.0.0.1:7700\n", "", "c.yaml:1: listen: missing; expected ADDRESS:PORT"),
-      ("keyFile: longhaul.key", "keyFile:", "c.yaml:2: keyFile: missing; expected the file with the endpoint key"),
+      ("keyFile: longhaul.key", "keyFile:", "c.yaml:1: certificates: missing; expected the folder with the controller's certificate, or `keyFile`, the file with the endpoint key"),
       (
         "keyFile:", "keyfile:",
-        "c.yaml:2: keyfile: no such key; known here are listen, keyFile, sites, machines, placement, pathRates, probeIntervalMilliseconds"
+        "c.yaml:2: keyfile: no such key; known here are listen, keyFile, certificates, sites, machines, placement, pathRates, probeIntervalMilliseconds"
       ),
       ("probe: 10.1.0.5:7701", "probe: true", "c.yaml:6: sites[1].probe: \"true\" is not ADDRESS:PORT, for instance 10.0.0.1:7700"),
       ("- name: center1", "- name: access", "c.yaml:5: sites[1].name: site access is listed twice"),

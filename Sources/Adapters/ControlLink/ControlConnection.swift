@@ -18,20 +18,21 @@ final class ControlConnection: ChannelInboundHandler {
   /// Where events go; nil once nobody wants them any more.
   var onEvent: ((Event) -> Void)?
   private let controller: String
-  private let authorization: String
+  private let authorization: String?
   private var context: ChannelHandlerContext?
   private var closeReason: String?
 
-  init(controller: String, bearerToken: String) {
+  init(controller: String, authorization: String?) {
     self.controller = controller
-    authorization = "Bearer \(bearerToken)"
+    self.authorization = authorization
   }
 
   var isOpen: Bool { context?.channel.isActive == true }
 
   func request(_ method: HTTPMethod, _ path: String, json: [UInt8]? = nil) {
     guard let context else { return }
-    var headers: HTTPHeaders = ["host": controller, "authorization": authorization]
+    var headers: HTTPHeaders = ["host": controller]
+    if let authorization { headers.add(name: "authorization", value: authorization) }
     if let json {
       headers.add(name: "content-type", value: "application/json")
       headers.add(name: "content-length", value: "\(json.count)")

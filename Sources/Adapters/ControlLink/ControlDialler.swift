@@ -1,3 +1,4 @@
+import Certificates
 import NIOCore
 import NIOPosix
 import Sockets
@@ -11,15 +12,15 @@ final class ControlDialler {
 
   private let loop: any EventLoop
   private let controller: Endpoint
-  private let bearerToken: String
+  private let credentials: ControlCredentials
   private let connectLimit: TimeAmount
   /// The one to try first leads; empty leaves the choice to the kernel.
   private(set) var sources: [IPAddress]
 
-  init(loop: any EventLoop, controller: Endpoint, bearerToken: String, sources: [IPAddress], connectLimit: TimeAmount) {
+  init(loop: any EventLoop, controller: Endpoint, credentials: ControlCredentials, sources: [IPAddress], connectLimit: TimeAmount) {
     self.loop = loop
     self.controller = controller
-    self.bearerToken = bearerToken
+    self.credentials = credentials
     self.connectLimit = connectLimit
     // From an address of the other family no connection can be made.
     self.sources = sources.filter { $0.isVersion4 == controller.address.isVersion4 }
@@ -55,12 +56,14 @@ final class ControlDialler {
   }
 
   private func connect(from source: IPAddress?) -> EventLoopFuture<NIOLoopBound<ControlConnection>> {
-    let connection = NIOLoopBound(ControlConnection(controller: "\(controller)", bearerToken: bearerToken), eventLoop: loop)
+    let connection = NIOLoopBound(ControlConnection(controller: "\(controller)", authorization: credentials.authorization), eventLoop: loop)
+    let credentials = self.credentials
     var bootstrap = ClientBootstrap(group: loop)
       .connectTimeout(connectLimit)
       .channelOption(.tcpOption(.tcp_nodelay), value: 1)
       .channelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
+          try credentials.secure(channel.pipeline.syncOperations)
           try channel.pipeline.syncOperations.addHTTPClientHandlers()
           try channel.pipeline.syncOperations.addHandler(connection.value)
         }

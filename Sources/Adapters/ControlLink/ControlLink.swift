@@ -1,3 +1,4 @@
+import Certificates
 import Control
 import Logging
 import NIOCore
@@ -61,7 +62,8 @@ package final class ControlLink {
   private var hasLoggedRefusal = false
 
   package init(
-    loop: any EventLoop, controller: Endpoint, description: NodeDescription, bearerToken: String, sources: [IPAddress], logger: Logger,
+    loop: any EventLoop, controller: Endpoint, description: NodeDescription, credentials: ControlCredentials, sources: [IPAddress],
+    logger: Logger,
     limits: ControlLinkLimits = ControlLinkLimits(), onOrder: @escaping (NodeOrder) -> Void
   ) {
     self.loop = loop
@@ -72,7 +74,7 @@ package final class ControlLink {
     self.onOrder = onOrder
     orders = OrderStream(maximumOctets: limits.maximumOrderOctets)
     dialler = ControlDialler(
-      loop: loop, controller: controller, bearerToken: bearerToken, sources: sources, connectLimit: limits.connect)
+      loop: loop, controller: controller, credentials: credentials, sources: sources, connectLimit: limits.connect)
     sender = ReportSender(
       loop: loop, path: ControlLink.path(of: description.node, "reports"), dialler: dialler, limits: limits, logger: logger)
     sender.onUnknown = { [weak self] in self?.lost("the controller does not know this node any more") }

@@ -11,7 +11,7 @@ package struct AgentCommand: AsyncParsableCommand {
   package var listen = Endpoint(address: .v4(0), port: 7600)
 
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
-  package var keyFile: String
+  package var keyFile: String?
 
   @Option(
     help: "The folder with this node's certificate (see `longhaul pki`): sessions are sealed, and only among nodes with certificates.")
@@ -37,6 +37,9 @@ package struct AgentCommand: AsyncParsableCommand {
   package init() {}
 
   package func validate() throws {
+    if keyFile == nil, certificates == nil {
+      throw ValidationError("--certificates DIR or --key-file FILE is missing (see `longhaul pki` and `longhaul keygen`)")
+    }
     if let carrierWindow, !(4_096...(1 << 30)).contains(carrierWindow) {
       throw ValidationError("--carrier-window \(carrierWindow): must be from 4096 to 1073741824 octets")
     }

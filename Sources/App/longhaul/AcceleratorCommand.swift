@@ -17,6 +17,9 @@ struct AcceleratorCommand: AsyncParsableCommand {
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
   var keyFile: String
 
+  @Option(help: "The folder with this node's certificate (see `longhaul pki`), for a controller that wants one.")
+  var certificates: String?
+
   @Option(help: "Where applications and clients come in by HTTP CONNECT, ADDRESS:PORT.")
   var entrance: Endpoint?
 
@@ -72,7 +75,8 @@ struct AcceleratorCommand: AsyncParsableCommand {
 
   private var settings: AcceleratorSettings {
     AcceleratorSettings(
-      node: node, site: site, keyFile: keyFile, entrance: entrance, tunnel: tunnel, probe: probe, peers: peers, routes: routes,
+      node: node, site: site, keyFile: keyFile, certificates: certificates, entrance: entrance, tunnel: tunnel, probe: probe, peers: peers,
+      routes: routes,
       rateLimit: rateLimit.map { .megabitsPerSecond($0) }, controller: controller, loops: loops, connectionsPerPeer: connections,
       compresses: !isPlain)
   }

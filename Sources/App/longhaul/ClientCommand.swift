@@ -7,8 +7,8 @@ struct ClientCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "client", abstract: "Takes applications in and carries their connections to virtual machines, wherever these are.")
 
-  @Option(help: "The client's name at the controller.")
-  var node: NodeID = "client"
+  @Option(help: "The client's name at the controller; with --certificates the name in its certificate, otherwise \"client\".")
+  var node: NodeID?
 
   @Option(help: "The site that the client stands in.")
   var site: SiteID?
@@ -17,7 +17,7 @@ struct ClientCommand: AsyncParsableCommand {
   var machines: [ClientSettings.Machine]
 
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
-  var keyFile: String
+  var keyFile: String?
 
   @Option(
     help: "The folder with this node's certificate (see `longhaul pki`): sessions are sealed, and only among nodes with certificates.")
@@ -46,6 +46,9 @@ struct ClientCommand: AsyncParsableCommand {
   @OptionGroup var log: LogOptions
 
   func validate() throws {
+    if keyFile == nil, certificates == nil {
+      throw ValidationError("--certificates DIR or --key-file FILE is missing (see `longhaul pki` and `longhaul keygen`)")
+    }
     if machines.isEmpty { throw ValidationError("--vm NAME=ADDRESS:PORT is missing: which machine's agent should the client join?") }
     if let carrierWindow, !(4_096...(1 << 30)).contains(carrierWindow) {
       throw ValidationError("--carrier-window \(carrierWindow): must be from 4096 to 1073741824 octets")

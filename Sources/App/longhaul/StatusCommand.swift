@@ -1,5 +1,6 @@
 import ArgumentParser
 import Authentication
+import Certificates
 import CommandSupport
 import Control
 import Controller
@@ -25,7 +26,10 @@ struct StatusCommand: AsyncParsableCommand {
   var controller: Endpoint
 
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
-  var keyFile: String
+  var keyFile: String?
+
+  @Option(help: "The folder with an operator's certificate (see `longhaul pki`), for a controller that wants one.")
+  var certificates: String?
 
   @Flag(help: "One JSON document, for programs.")
   var json = false
@@ -34,12 +38,17 @@ struct StatusCommand: AsyncParsableCommand {
   var follow = false
 
   func validate() throws {
+    if keyFile == nil, certificates == nil {
+      throw ValidationError("--certificates DIR or --key-file FILE is missing (see `longhaul pki` and `longhaul keygen`)")
+    }
     if json, follow { throw ValidationError("--json and --follow exclude each other: the timeline has no end") }
   }
 
   func run() async throws {
-    let key = try EndpointKey(contentsOf: keyFile)
-    let client = ControllerClient(controller: controller, bearerToken: key.bearerToken)
+    let token = try keyFile.map { try EndpointKey(contentsOf: $0).bearerToken }
+    let identity = try certificates.map { try IdentityKeeper(directory: $0) }
+    guard let credentials = ControlCredentials(token: token, identity: identity) else { return }  // `validate` has said it
+    let client = ControllerClient(controller: controller, credentials: credentials)
     let overview = Overview(
       status: try await client.get("/v1/status"), nodes: try await client.get("/v1/nodes"), paths: try await client.get("/v1/paths"),
       migrations: try await client.get("/v1/migrations"))

@@ -1,4 +1,5 @@
 import Authentication
+import Certificates
 import Control
 import ControlLink
 import Logging
@@ -36,9 +37,16 @@ package final class AcceleratorService: Sendable {
     try settings.check()
     FileLimit.raise()
     let key = try EndpointKey(contentsOf: settings.keyFile)
+    let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
+    if let name = identity?.current.name, name != NodeName(role: .accelerator, name: settings.node.text) {
+      throw AcceleratorError.anotherCertificate(name, node: settings.node)
+    }
+    let watching = identity?.watching(logger: logger)
+    defer { watching?.cancel() }
+    let credentials = identity.map(ControlCredentials.certificates) ?? .token(key.bearerToken)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: settings.loops)
     do {
-      try await run(key: key, on: group, ready: ready)
+      try await run(key: key, credentials: credentials, on: group, ready: ready)
     } catch {
       try? await group.shutdownGracefully()
       throw error
@@ -46,7 +54,10 @@ package final class AcceleratorService: Sendable {
     try await group.shutdownGracefully()
   }
 
-  private func run(key: EndpointKey, on group: MultiThreadedEventLoopGroup, ready: (@Sendable (AcceleratorPlaces) -> Void)?) async throws {
+  private func run(
+    key: EndpointKey, credentials: ControlCredentials, on group: MultiThreadedEventLoopGroup,
+    ready: (@Sendable (AcceleratorPlaces) -> Void)?
+  ) async throws {
     let reporter = Reporter()
     let shares = PacingShares()
     var made: [NIOLoopBound<Shard>] = []
@@ -79,7 +90,7 @@ package final class AcceleratorService: Sendable {
     for shard in made { try await shard.eventLoop.submit { shard.value.start() }.get() }
     shards.withLock { $0 = made }
     defer { shards.withLock { $0 = [] } }
-    let link = await connect(to: settings.controller, key: key, places: places, on: group.next(), reporter)
+    let link = await connect(to: settings.controller, credentials: credentials, places: places, on: group.next(), reporter)
     logger.info(
       "accelerator ready",
       metadata: [
@@ -200,7 +211,9 @@ extension AcceleratorService {
       .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TCPSocket.readOctets))
   }
 
-  private func connect(to controller: Endpoint?, key: EndpointKey, places: AcceleratorPlaces, on loop: any EventLoop, _ reporter: Reporter)
+  private func connect(
+    to controller: Endpoint?, credentials: ControlCredentials, places: AcceleratorPlaces, on loop: any EventLoop, _ reporter: Reporter
+  )
     async -> NIOLoopBound<ControlLink>?
   {
     guard let controller else { return nil }
@@ -208,7 +221,7 @@ extension AcceleratorService {
       node: settings.node, role: .accelerator, site: settings.site, entrance: places.entrance, probe: places.probe)
     let making = loop.submit { [logger] in
       let link = ControlLink(
-        loop: loop, controller: controller, description: description, bearerToken: key.bearerToken, sources: [], logger: logger,
+        loop: loop, controller: controller, description: description, credentials: credentials, sources: [], logger: logger,
         onOrder: { [weak self] in self?.handle($0) })
       let probing = PathProber(loop: loop, logger: logger) { link.report($0) }
       self.prober.withLock { $0 = NIOLoopBound(probing, eventLoop: loop) }

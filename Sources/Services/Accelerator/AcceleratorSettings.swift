@@ -1,3 +1,4 @@
+import Certificates
 import Flows
 import Interception
 import Vocabulary
@@ -46,6 +47,8 @@ package struct AcceleratorSettings: Sendable {
   package var node: NodeID
   package var site: SiteID?
   package var keyFile: String
+  /// The folder with this accelerator's certificate (`longhaul pki`), for its link to a controller that wants one.
+  package var certificates: String?
   /// Where applications and clients come in by HTTP CONNECT; nil for an accelerator that only serves its peers.
   package var entrance: Endpoint?
   /// Where peers' tunnels come in; nil for one that only dials.
@@ -76,7 +79,8 @@ package struct AcceleratorSettings: Sendable {
   package static let longestRoundTrip = TimeSpan.milliseconds(Int64(500))
 
   package init(
-    node: NodeID, site: SiteID? = nil, keyFile: String, entrance: Endpoint? = nil, tunnel: Endpoint? = nil, probe: Endpoint? = nil,
+    node: NodeID, site: SiteID? = nil, keyFile: String, certificates: String? = nil, entrance: Endpoint? = nil, tunnel: Endpoint? = nil,
+    probe: Endpoint? = nil,
     peers: [Peer] = [], routes: [Route] = [], rateLimit: BitRate? = nil, controller: Endpoint? = nil,
     loops: Int = AcceleratorSettings.defaultLoops, connectionsPerPeer: Int = AcceleratorSettings.defaultConnectionsPerPeer,
     compresses: Bool = true, limits: FlowLimits? = nil
@@ -84,6 +88,7 @@ package struct AcceleratorSettings: Sendable {
     self.node = node
     self.site = site
     self.keyFile = keyFile
+    self.certificates = certificates
     self.entrance = entrance
     self.tunnel = tunnel
     self.probe = probe
@@ -113,6 +118,7 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
   case peerIsSelf(NodeID)
   case badName(NodeID)
   case nothingToDo
+  case anotherCertificate(NodeName, node: NodeID)
 
   package var description: String {
     switch self {
@@ -124,6 +130,8 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
     case .peerIsSelf(let peer): "accelerator: --peer \(peer) is this node's own name (--node); give each accelerator its own"
     case .badName(let name): "accelerator: the name \"\(name)\" is empty or longer than 64 octets; choose another"
     case .nothingToDo: "accelerator: neither --entrance nor --tunnel given; give at least one of them"
+    case .anotherCertificate(let name, let node):
+      "accelerator: --certificates has the certificate of \(name), and this node is accelerator/\(node); correct --node, or enrol again"
     }
   }
 }

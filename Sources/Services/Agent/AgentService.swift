@@ -24,16 +24,18 @@ package final class AgentService: Sendable {
 
   /// Runs until its task is cancelled. `ready` is called with the port once carriers are accepted.
   package func run(ready: (@Sendable (Endpoint) -> Void)? = nil) async throws {
-    let key = try EndpointKey(contentsOf: settings.keyFile)
+    let key = try settings.keyFile.map { try EndpointKey(contentsOf: $0) }
     let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
     if let name = identity?.current.name, name != NodeName(role: .agent, name: settings.machine.text) {
       throw AgentError.anotherCertificate(name, machine: settings.machine)
     }
+    guard let credentials = ControlCredentials(token: key?.bearerToken, identity: identity) else { throw AgentError.noCredentials }
     let loop = MultiThreadedEventLoopGroup.singleton.next()
     let settings = self.settings
     let logger = self.logger
     let state = try await loop.submit {
-      NIOLoopBound(AgentState(settings: settings, key: key, identity: identity, loop: loop, logger: logger), eventLoop: loop)
+      NIOLoopBound(
+        AgentState(settings: settings, key: key, identity: identity, credentials: credentials, loop: loop, logger: logger), eventLoop: loop)
     }.get()
     let listening: any Channel
     do {
@@ -88,7 +90,10 @@ private final class AgentState {
   private var unacknowledged: [IPAddress: Set<ObjectIdentifier>] = [:]
   private var activeAddress: IPAddress?
 
-  init(settings: AgentSettings, key: EndpointKey, identity: IdentityKeeper?, loop: any EventLoop, logger: Logger) {
+  init(
+    settings: AgentSettings, key: EndpointKey?, identity: IdentityKeeper?, credentials: ControlCredentials, loop: any EventLoop,
+    logger: Logger
+  ) {
     self.settings = settings
     self.loop = loop
     self.logger = logger
@@ -100,7 +105,7 @@ private final class AgentState {
     }
     var onSession: ((SessionDriver) -> Void)?
     acceptor = SessionAcceptor(
-      listener: makeListener(endpointKey: key.associationKey),
+      listener: makeListener(endpointKey: key?.associationKey ?? []),
       sealing: identity.map { SessionAcceptor.Sealed(identity: $0, makeListener: makeListener) },
       limits: settings.limits, loop: loop, logger: logger
     ) { onSession?($0) }
@@ -108,7 +113,7 @@ private final class AgentState {
     guard let controller = settings.controller else { return }
     link = ControlLink(
       loop: loop, controller: controller, description: NodeDescription(node: settings.node, role: .agent, machine: settings.machine),
-      bearerToken: key.bearerToken, sources: settings.addresses, logger: logger,
+      credentials: credentials, sources: settings.addresses, logger: logger,
       onOrder: { [unowned self] in self.follow($0) })
   }
 

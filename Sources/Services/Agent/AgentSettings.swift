@@ -5,7 +5,8 @@ import Vocabulary
 /// What an agent is told at its start.
 package struct AgentSettings: Sendable {
   package var listen: Endpoint
-  package var keyFile: String
+  /// The file with the key that all nodes share; nil for an agent with certificates.
+  package var keyFile: String?
   /// The folder with this agent's certificate (`longhaul pki`); nil: sessions are not sealed.
   package var certificates: String?
   package var machine: MachineID
@@ -19,7 +20,8 @@ package struct AgentSettings: Sendable {
   package var limits: FlowLimits
 
   package init(
-    listen: Endpoint, keyFile: String, certificates: String? = nil, machine: MachineID, node: NodeID? = nil, controller: Endpoint? = nil,
+    listen: Endpoint, keyFile: String? = nil, certificates: String? = nil, machine: MachineID, node: NodeID? = nil,
+    controller: Endpoint? = nil,
     addresses: [IPAddress] = [],
     carrierWindow: Int? = nil, limits: FlowLimits = FlowLimits()
   ) {
@@ -38,12 +40,15 @@ package struct AgentSettings: Sendable {
 /// Why an agent could not start. The description is a whole line for a person.
 package enum AgentError: Error, CustomStringConvertible {
   case cannotListen(Endpoint, reason: String)
+  case noCredentials
   case anotherCertificate(NodeName, machine: MachineID)
 
   package var description: String {
     switch self {
     case .cannotListen(let endpoint, let reason):
       "agent: cannot listen on \(endpoint): \(reason); choose another --listen, or end the program that has it"
+    case .noCredentials:
+      "agent: neither --certificates nor --key-file is given; enrol with `longhaul pki`, or make a key that all nodes share with `longhaul keygen`"
     case .anotherCertificate(let name, let machine):
       "agent: --certificates has the certificate of \(name), and clients of machine \(machine) expect agent/\(machine); correct --machine, or enrol again"
     }

@@ -31,8 +31,10 @@ package final class ClientService: Sendable {
 
   /// Runs until its task is cancelled. `ready` is called once every session is established and every entrance listens.
   package func run(ready: (@Sendable (ClientEntrances) -> Void)? = nil) async throws {
-    let key = try EndpointKey(contentsOf: settings.keyFile)
+    let key = try settings.keyFile.map { try EndpointKey(contentsOf: $0) }
     let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
+    if let name = identity?.current.name, name.role != .client { throw ClientError.anotherCertificate(name) }
+    guard let credentials = ControlCredentials(token: key?.bearerToken, identity: identity) else { throw ClientError.noCredentials }
     try check()
     let loop = MultiThreadedEventLoopGroup.singleton.next()
     let settings = self.settings
@@ -40,7 +42,8 @@ package final class ClientService: Sendable {
     let agents = try settings.machines.map { try agent(of: $0) }
     let state = try await loop.submit {
       NIOLoopBound(
-        ClientState(settings: settings, agents: agents, key: key, identity: identity, loop: loop, logger: logger), eventLoop: loop)
+        ClientState(settings: settings, agents: agents, key: key, identity: identity, credentials: credentials, loop: loop, logger: logger),
+        eventLoop: loop)
     }.get()
     let watching = identity?.watching(logger: logger)
     defer { watching?.cancel() }
@@ -132,7 +135,10 @@ private final class ClientState {
   private var link: ControlLink?
   private var monitor: PathMonitor?
 
-  init(settings: ClientSettings, agents: [Endpoint], key: EndpointKey, identity: IdentityKeeper?, loop: any EventLoop, logger: Logger) {
+  init(
+    settings: ClientSettings, agents: [Endpoint], key: EndpointKey?, identity: IdentityKeeper?, credentials: ControlCredentials,
+    loop: any EventLoop, logger: Logger
+  ) {
     self.settings = settings
     self.loop = loop
     self.logger = logger
@@ -144,9 +150,11 @@ private final class ClientState {
         logger: logger)
     }
     guard let controller = settings.controller else { return }
-    let description = NodeDescription(node: settings.node, role: .client, site: settings.site, machines: settings.machines.map(\.name))
+    let description = NodeDescription(
+      node: settings.node ?? NodeID(identity?.current.name.name ?? "client"), role: .client, site: settings.site,
+      machines: settings.machines.map(\.name))
     let link = ControlLink(
-      loop: loop, controller: controller, description: description, bearerToken: key.bearerToken, sources: [], logger: logger,
+      loop: loop, controller: controller, description: description, credentials: credentials, sources: [], logger: logger,
       onOrder: { [unowned self] in self.follow($0) })
     self.link = link
     for session in sessions.values { session.report = { link.report($0) } }

@@ -31,7 +31,8 @@ final class ClientSession {
   let loop: any EventLoop
   /// Tells the controller.
   var report: (NodeReport) -> Void = { _ in }
-  private let key: EndpointKey
+  /// Of a session that is not sealed.
+  private let key: EndpointKey?
   /// Nil: the session is not sealed.
   private let identity: IdentityKeeper?
   /// What the session of `driver` is sealed with; nil until the exchange is over.
@@ -81,7 +82,7 @@ final class ClientSession {
   var pendingGo: (epoch: UInt64, taken: NIODeadline)?
 
   init(
-    machine: MachineID, agent: Endpoint, key: EndpointKey, identity: IdentityKeeper?, carrierWindow: Int?, limits: FlowLimits,
+    machine: MachineID, agent: Endpoint, key: EndpointKey?, identity: IdentityKeeper?, carrierWindow: Int?, limits: FlowLimits,
     loop: any EventLoop, logger: Logger
   ) {
     self.machine = machine
@@ -151,7 +152,7 @@ final class ClientSession {
 
   private func begin(on dialled: Dialled) {
     // A sealed session's key comes out of the exchange.
-    var configuration = AssociationConfiguration(endpointKey: identity == nil ? key.associationKey : [])
+    var configuration = AssociationConfiguration(endpointKey: identity == nil ? key?.associationKey ?? [] : [])
     configuration.localAddresses = [dialled.local]
     let association = Association(
       connecting: configuration, authenticator: CryptoAuthenticator(), random: SystemRandomNumberGenerator(), on: dialled.carrier.id,
@@ -284,7 +285,7 @@ extension ClientSession {
 
   /// With certificates only a controller's signature counts; the key that all nodes share would let any of them move a session.
   private func flaw(inSignatureOf token: GoToken) -> String? {
-    guard let identity else { return key.verify(token) ? nil : "its MAC is wrong" }
+    guard let identity else { return key?.verify(token) == true ? nil : "its MAC is wrong" }
     do throws(CertificateError) {
       try identity.current.verify(token)
       return nil

@@ -1,3 +1,4 @@
+import Certificates
 import Flows
 import Sockets
 import Vocabulary
@@ -57,10 +58,12 @@ package struct ClientSettings: Sendable {
     func target(for port: UInt16) -> FlowTarget { FlowTarget(host: host, port: targetPort + (port - ports.lowerBound)) }
   }
 
-  package var node: NodeID
+  /// Nil: the name in the certificate, or "client".
+  package var node: NodeID?
   package var site: SiteID?
   package var machines: [Machine]
-  package var keyFile: String
+  /// The file with the key that all nodes share; nil for a client with certificates.
+  package var keyFile: String?
   /// The folder with this client's certificate (`longhaul pki`); nil: sessions are not sealed.
   package var certificates: String?
   package var socks: Endpoint?
@@ -74,7 +77,8 @@ package struct ClientSettings: Sendable {
   package var limits: FlowLimits
 
   package init(
-    node: NodeID, site: SiteID? = nil, machines: [Machine], keyFile: String, certificates: String? = nil, socks: Endpoint? = nil,
+    node: NodeID? = nil, site: SiteID? = nil, machines: [Machine], keyFile: String? = nil, certificates: String? = nil,
+    socks: Endpoint? = nil,
     httpConnect: Endpoint? = nil,
     forwards: [Forward] = [], controller: Endpoint? = nil, carrierWindow: Int? = nil, connectLimit: TimeSpan = .seconds(10 as Int64),
     limits: FlowLimits = FlowLimits()
@@ -103,6 +107,8 @@ package enum ClientError: Error, CustomStringConvertible {
   case machineTwice(MachineID)
   case unknownHost(MachineID, Location, reason: String)
   case nothingToDo
+  case noCredentials
+  case anotherCertificate(NodeName)
 
   package var description: String {
     switch self {
@@ -116,6 +122,10 @@ package enum ClientError: Error, CustomStringConvertible {
     case .unknownHost(let machine, let agent, let reason):
       "client: no address found for the agent of machine \(machine) at \(agent): \(reason); correct --vm, or give an address"
     case .unknownMachine(let host, let option): "client: \(option) names the machine \(host), which no --vm gives"
+    case .noCredentials:
+      "client: neither --certificates nor --key-file is given; enrol with `longhaul pki`, or make a key that all nodes share with `longhaul keygen`"
+    case .anotherCertificate(let name):
+      "client: --certificates has the certificate of \(name), and agents take clients only; enrol as client/NAME (`longhaul pki`)"
     case .nothingToDo: "client: no entrance given; use --socks, --http-connect or --forward"
     }
   }

@@ -1,4 +1,5 @@
 import Authentication
+import Certificates
 import Control
 import Hummingbird
 import NIOCore
@@ -25,6 +26,7 @@ struct API: Sendable {
   struct Context: RequestContext {
     var coreContext: CoreRequestContextStorage
     let channel: any Channel
+    var asker = Asker.keyHolder
 
     init(source: ApplicationRequestContextSource) {
       coreContext = CoreRequestContextStorage(source: source)
@@ -33,23 +35,27 @@ struct API: Sendable {
   }
 
   let core: ControllerCore
-  let key: EndpointKey
+  let key: EndpointKey?
+  let identity: IdentityKeeper?
 
   func router() -> Router<Context> {
     let router = Router(context: Context.self)
     router.get("v1/health") { _, _ in try API.json(["status": "ok"]) }
-    let api = router.group("v1").add(middleware: BearerMiddleware(key: key))
+    let api = router.group("v1").add(middleware: AccessMiddleware(key: key, identity: identity))
     api.post("nodes", use: register)
     api.get("nodes/:node/orders", use: orders)
     api.post("nodes/:node/reports", use: reports)
-    api.get("nodes") { _, _ in try API.json(await core.nodeDocuments()) }
-    api.get("status") { _, _ in try API.json(await core.status()) }
-    api.get("migrations") { _, _ in try API.json(await core.migrations()) }
-    api.get("paths") { _, _ in try API.json(await core.pathDocuments()) }
-    api.get("timeline") { request, _ in
-      let since = try API.since(request)
-      return try API.json(await core.timeline.entries(since: since ?? .min))
+    func read(_ path: RouterPath, _ document: @escaping @Sendable (Request) async throws -> any Encodable) {
+      api.get(path) { request, context in
+        try context.asker.requireReader()
+        return try API.json(await document(request))
+      }
     }
+    read("nodes") { _ in await core.nodeDocuments() }
+    read("status") { _ in await core.status() }
+    read("migrations") { _ in await core.migrations() }
+    read("paths") { _ in await core.pathDocuments() }
+    read("timeline") { request in await core.timeline.entries(since: try API.since(request) ?? .min) }
     api.get("timeline/events", use: follow)
     return router
   }
@@ -58,12 +64,14 @@ struct API: Sendable {
 
   @Sendable private func register(_ request: Request, _ context: Context) async throws -> Response {
     let description: NodeDescription = try await API.decode(request, "a NodeDescription", upTo: API.maximumRegistration)
+    try context.asker.require(node: description.node, role: description.role)
     try await core.register(description)
     return Response(status: .noContent)
   }
 
   @Sendable private func reports(_ request: Request, _ context: Context) async throws -> Response {
     let node = NodeID(try context.parameters.require("node"))
+    try context.asker.require(node: node)
     let reports: [TimedReport] = try await API.decode(request, "an array of TimedReports", upTo: API.maximumReports)
     try await core.receive(reports, from: node)
     return Response(status: .noContent)
@@ -71,6 +79,7 @@ struct API: Sendable {
 
   @Sendable private func orders(_ request: Request, _ context: Context) async throws -> Response {
     let node = NodeID(try context.parameters.require("node"))
+    try context.asker.require(node: node)
     let stream = EventStream(channel: context.channel)
     try await core.open(stream, for: node)
     return API.response(streaming: stream, to: request) { await core.close(stream, of: node) }
@@ -79,6 +88,7 @@ struct API: Sendable {
   // MARK: The timeline
 
   @Sendable private func follow(_ request: Request, _ context: Context) async throws -> Response {
+    try context.asker.requireReader()
     let since = try API.since(request)
     let stream = EventStream(channel: context.channel)
     guard await core.follow(stream, since: since) else {
@@ -181,26 +191,5 @@ extension NodeRefusal: HTTPResponseError {
 
   func response(from request: Request, context: some RequestContext) throws -> Response {
     API.refusal(status, line)
-  }
-}
-
-/// Lets pass who has the installation's key.
-private struct BearerMiddleware: RouterMiddleware {
-  typealias Context = API.Context
-  private static let scheme = "Bearer "
-
-  let key: EndpointKey
-
-  func handle(
-    _ request: Request, context: Context, next: (Request, Context) async throws -> Response
-  ) async throws -> Response {
-    guard let header = request.headers[.authorization], header.hasPrefix(BearerMiddleware.scheme),
-      key.isBearerToken(header.dropFirst(BearerMiddleware.scheme.count))
-    else {
-      throw APIError(
-        status: .unauthorized,
-        line: "the key is missing or another one than the controller's: compare the key files of this node and of the controller")
-    }
-    return try await next(request, context)
   }
 }

@@ -1,3 +1,4 @@
+import Certificates
 import NIOCore
 import NIOHTTP1
 import NIOPosix
@@ -33,11 +34,11 @@ package struct ControllerClient: Sendable {
   }
 
   package let controller: Endpoint
-  package let bearerToken: String
+  package let credentials: ControlCredentials
 
-  package init(controller: Endpoint, bearerToken: String) {
+  package init(controller: Endpoint, credentials: ControlCredentials) {
     self.controller = controller
-    self.bearerToken = bearerToken
+    self.credentials = credentials
   }
 
   /// One request and its answer, whatever its status.
@@ -113,12 +114,14 @@ package struct ControllerClient: Sendable {
       of: HTTPClientResponsePart.self, bufferingPolicy: .bufferingOldest(ControllerClient.maximumWaiting))
     let controller = self.controller
     let limit = TimeAmount.nanoseconds(ControllerClient.limit.nanoseconds)
+    let credentials = self.credentials
     let channel: any Channel
     do {
       channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
         .connectTimeout(limit)
         .channelInitializer { channel in
           channel.eventLoop.makeCompletedFuture {
+            try credentials.secure(channel.pipeline.syncOperations)
             try channel.pipeline.syncOperations.addHTTPClientHandlers()
             try channel.pipeline.syncOperations.addHandler(AnswerHandler(controller: controller, limit: limit, sink: sink))
           }
@@ -129,7 +132,7 @@ package struct ControllerClient: Sendable {
     sink.onTermination = { _ in channel.close(promise: nil) }
     var head = HTTPRequestHead(version: .http1_1, method: method, uri: path)
     head.headers.add(name: "Host", value: "\(controller)")
-    head.headers.add(name: "Authorization", value: "Bearer \(bearerToken)")
+    if let authorization = credentials.authorization { head.headers.add(name: "Authorization", value: authorization) }
     head.headers.add(name: "Connection", value: "close")
     if let body {
       head.headers.add(name: "Content-Type", value: "application/json")
@@ -208,6 +211,7 @@ private final class AnswerHandler: ChannelInboundHandler {
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
+    if let refusal = error as? CertificateError { return fail("\(refusal)", context: context) }
     if case .some(.invalidEOFState) = error as? HTTPParserError { return fail("it closed the connection", context: context) }
     fail("what answers is no HTTP server: \(error)", context: context)
   }

@@ -1,5 +1,7 @@
 import Authentication
+import Certificates
 import Hummingbird
+import HummingbirdCore
 import HummingbirdCore
 import Hypervisors
 import Logging
@@ -30,7 +32,7 @@ package final class ControllerService: Sendable {
 
   /// Runs until its task is cancelled. `ready` is called with the API's address once it listens.
   package func run(ready: (@Sendable (Endpoint) -> Void)? = nil) async throws {
-    let key = try EndpointKey(contentsOf: settings.keyFile)
+    let key = try settings.keyFile.map { try EndpointKey(contentsOf: $0) }
     let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
     if let name = identity?.current.name, name.role != .controller { throw ControllerError.anotherCertificate(name) }
     var watchers: [MachineID: [SiteID: any HypervisorWatcher]] = [:]
@@ -38,7 +40,7 @@ package final class ControllerService: Sendable {
       for place in machine.places { watchers[machine.name, default: [:]][place.site] = makeWatcher(machine.name, place) }
     }
     let core = ControllerCore(settings: settings, key: key, identity: identity, watchers: watchers, logger: logger)
-    let app = application(core: core, key: key, ready: ready)
+    let app = application(core: core, key: key, identity: identity, ready: ready)
     let listen = settings.listen
     try await withThrowingTaskGroup(of: Void.self) { group in
       for (machine, watcher) in watchers.flatMap({ entry in entry.value.values.map { (entry.key, $0) } }) {
@@ -46,7 +48,7 @@ package final class ControllerService: Sendable {
         group.addTask { for await notice in watcher.notices { await core.receive(notice, about: machine) } }
       }
       group.addTask { await core.keepAlive() }
-      if let identity { group.addTask { await identity.watch(logger: logger) } }
+      if let identity { group.addTask { [logger] in await identity.watch(logger: logger) } }
       group.addTask {
         do {
           try await app.run()
@@ -59,15 +61,20 @@ package final class ControllerService: Sendable {
     }
   }
 
-  private func application(core: ControllerCore, key: EndpointKey, ready: (@Sendable (Endpoint) -> Void)?) -> some ApplicationProtocol {
+  private func application(core: ControllerCore, key: EndpointKey?, identity: IdentityKeeper?, ready: (@Sendable (Endpoint) -> Void)?)
+    -> some ApplicationProtocol
+  {
     let settings = self.settings
     let logger = self.logger
     // The framework tells of every start, and of every stop as an error; our own lines say it once.
     var quiet = logger
     quiet.logLevel = logger.logLevel <= .debug ? logger.logLevel : .critical
     return Application(
-      router: API(core: core, key: key).router(),
-      server: .http1(configuration: .init(idleTimeout: API.idleLimit)),
+      router: API(core: core, key: key, identity: identity).router(),
+      server: HTTPServerBuilder { responder in
+        let base = HTTP1Channel(responder: responder, configuration: .init(idleTimeout: API.idleLimit))
+        return if let identity { SecuredChannel(base: base, identity: identity, log: logger) } else { base }
+      },
       configuration: ApplicationConfiguration(
         address: .hostname("\(settings.listen.address)", port: Int(settings.listen.port)), serverName: "longhaul",
         availableConnectionsDelegate: MaximumAvailableConnections(API.maximumConnections)),

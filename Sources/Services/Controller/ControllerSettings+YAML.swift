@@ -39,10 +39,15 @@ extension ControllerSettings {
       root, file: file, path: "",
       keys: ["listen", "keyFile", "certificates", "sites", "machines", "placement", "pathRates", "probeIntervalMilliseconds"])
     func located(_ path: String) -> String { path.hasPrefix("/") ? path : folder + path }
+    let keyFile = try top.optionalText("keyFile", "the file with the endpoint key").map(located)
+    let certificates = try top.optionalText("certificates", "the folder with the controller's certificate").map(located)
+    guard keyFile != nil || certificates != nil else {
+      throw top.missing("certificates", "the folder with the controller's certificate, or `keyFile`, the file with the endpoint key")
+    }
     let sites = try ControllerSettings.sites(of: top)
     self.init(
-      listen: try top.endpoint("listen"), keyFile: located(try top.text("keyFile", "the file with the endpoint key")),
-      certificates: try top.optionalText("certificates", "the folder with the controller's certificate").map(located), sites: sites,
+      listen: try top.endpoint("listen"), keyFile: keyFile,
+      certificates: certificates, sites: sites,
       machines: try ControllerSettings.machines(of: top, sites: sites, located: located),
       placement: try ControllerSettings.placement(of: top), pathRates: try ControllerSettings.pathRates(of: top, sites: sites))
     if let interval = try top.optionalNumber("probeIntervalMilliseconds", 100...60_000) { probeInterval = .milliseconds(interval) }

@@ -42,8 +42,9 @@ package struct ControllerSettings: Sendable {
   package static let defaultProbeInterval = TimeSpan.seconds(1 as Int64)
 
   package var listen: Endpoint
-  package var keyFile: String
-  /// The folder with this controller's certificate (`longhaul pki`), with which it signs GO; nil: GO has only a MAC.
+  /// The file with the key that all nodes share. Nil: they all have certificates.
+  package var keyFile: String?
+  /// The folder with this controller's certificate (`longhaul pki`), with which it signs GO and speaks TLS; nil: GO has only a MAC, and the API is in the clear.
   package var certificates: String?
   package var sites: [Site]
   package var machines: [Machine]
@@ -53,7 +54,7 @@ package struct ControllerSettings: Sendable {
   package var probeInterval: TimeSpan
 
   package init(
-    listen: Endpoint, keyFile: String, certificates: String? = nil, sites: [Site], machines: [Machine],
+    listen: Endpoint, keyFile: String? = nil, certificates: String? = nil, sites: [Site], machines: [Machine],
     placement: PlacementSettings = PlacementSettings(),
     pathRates: [String: BitRate] = [:], probeInterval: TimeSpan = ControllerSettings.defaultProbeInterval
   ) {
