@@ -81,10 +81,19 @@ struct AuthorityTests {
   @Test("refuses what is no token, in any length and any octets")
   func malformedTokens() throws {
     let bench = try CertificateBench()
-    let good = "\(try bench.authority.makeToken(role: .agent, name: "vm1", at: Self.now))"
-    #expect(good.utf8.count == EnrolmentToken.characters)
-    #expect(try EnrolmentToken(good).description == good)
-    for length in 0..<good.count { #expect(throws: Refusal.token(.malformed)) { try EnrolmentToken(String(good.prefix(length))) } }
+    let token = try bench.authority.makeToken(role: .agent, name: "vm1.example", at: Self.now)
+    let good = "\(token)"
+    #expect(token.name?.description == "agent/vm1.example")
+    #expect(try EnrolmentToken(good) == token)
+    let open = try bench.authority.makeToken(role: .client, name: nil, at: Self.now)
+    #expect(try EnrolmentToken("\(open)") == open && open.name == nil)
+    let longest = try bench.authority.makeToken(role: .accelerator, name: String(repeating: "a", count: 63), at: Self.now)
+    #expect("\(longest)".utf8.count == EnrolmentToken.maximumCharacters)
+    #expect(try EnrolmentToken("\(longest)") == longest)
+    // Cut within the name it is a token for another name, which the CA will not have.
+    for length in 0..<(good.count - "vm1.example".count - 1) {
+      #expect(throws: Refusal.token(.malformed)) { try EnrolmentToken(String(good.prefix(length))) }
+    }
     var generator = SeededGenerator(seed: 11)
     for _ in 0..<2_000 {
       var octets = Array(good.utf8)

@@ -146,6 +146,29 @@ struct EnrolmentTests {
     #expect(refusal.contains("enrolment endpoint \(place)"), "\(refusal)")
   }
 
+  @Test("more connections than the limit are closed at once, and room comes back with each that ends")
+  func crowd() async throws {
+    let bench = try CertificateBench()
+    let folder = NodeFolder(try bench.node("client/desk"))
+    try await Self.served(bench) { place in
+      var idle: [any Channel] = []
+      for _ in 0..<EnrolmentLimits.connections {
+        idle.append(
+          try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton).connect(host: place.host, port: Int(place.port)).get())
+      }
+      // The endpoint takes connections in their order, so these have their places.
+      let client = EnrolmentClient(place, clock: Self.clock)
+      #expect(await Self.refusal { _ = try await client.fetchRevocations(into: folder) } != "no error")
+      for channel in idle { try await channel.close().get() }
+      // It hears of each end in its own time.
+      var refusal = ""
+      for _ in 0..<1_000 where refusal != "no error" {
+        refusal = await Self.refusal { _ = try await client.fetchRevocations(into: folder) }
+      }
+      #expect(refusal == "no error")
+    }
+  }
+
   /// What the endpoint answers to these octets inside TLS, until it closes.
   static func talk(_ bench: CertificateBench, _ text: String) async throws -> String {
     let octets = ByteBuffer(string: text)

@@ -132,15 +132,14 @@ package struct Authority: Sendable {
     role: CertificateRole, name: String?, lifetimeSeconds: Double = tokenLifetimeSeconds, at now: Date = Date()
   ) throws(CertificateError) -> EnrolmentToken {
     guard role != .authority else { throw .request("no node is an authority") }
-    if let name, NodeName(role: role, name: name) == nil {
-      throw .request("\"\(name)\" is no name for a node: 1 to 63 letters, digits, dots, hyphens, underscores")
-    }
+    let nodeName = name.flatMap { NodeName(role: role, name: $0) }
+    if let name, nodeName == nil { throw .badName(name) }
     guard lifetimeSeconds > 0, lifetimeSeconds <= Authority.maximumTokenLifetimeSeconds else {
       throw .request("a token lives from 1 to \(Int(Authority.maximumTokenLifetimeSeconds / 60)) minutes")
     }
-    let token = EnrolmentToken(fingerprint: certificate.fingerprintOctets)
+    let token = EnrolmentToken(fingerprint: certificate.fingerprintOctets, role: role, name: nodeName)
     try changeLedger(at: now) { ledger throws(CertificateError) in
-      try ledger.add(token, role: role, name: name, expires: now.addingTimeInterval(lifetimeSeconds).wholeSeconds)
+      try ledger.add(token, expires: now.addingTimeInterval(lifetimeSeconds).wholeSeconds)
     }
     return token
   }
@@ -161,7 +160,7 @@ package struct Authority: Sendable {
   package func revoke(_ what: String, at now: Date = Date()) throws(CertificateError) -> Int {
     try changeLedger(at: now) { ledger throws(CertificateError) in
       let count = try ledger.revoke(what, at: now.wholeSeconds)
-      try publishRevocations(&ledger, at: now)
+      if count > 0 { try publishRevocations(&ledger, at: now) }
       return count
     }
   }

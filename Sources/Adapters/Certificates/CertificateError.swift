@@ -34,6 +34,7 @@ package enum CertificateError: Error, Equatable, CustomStringConvertible {
   // What the CA refuses.
   case token(TokenRefusal)
   case request(String)
+  case badName(String)
   case unknownCertificate(String)
   case tooMany(what: String, limit: Int)
 
@@ -51,7 +52,7 @@ package enum CertificateError: Error, Equatable, CustomStringConvertible {
     case .revoked(let peer, let date): "the certificate of \(peer) was revoked on \(date.inWords)"
     case .noName(let peer): "the certificate of \(peer) has no name of the form longhaul://ROLE/NAME"
     case .wrongRole(let name, let expected):
-      "the peer is \(name), where \(expected.map { "\($0 == .accelerator || $0 == .agent || $0 == .operator || $0 == .authority ? "an" : "a") \($0.rawValue)" }.joined(separator: " or ")) is expected"
+      "the peer is \(name), where \(expected.map(\.withArticle).joined(separator: " or ")) is expected"
     case .wrongName(let name, let expected): "the peer is \(name), where \(name.role.rawValue)/\(expected) is expected"
     case .unsuitable(let peer, let why): "the certificate of \(peer) is not a node's: \(why)"
     case .badSignature(let peer): "the signature is not that of \(peer), or what it covers has been changed"
@@ -66,6 +67,7 @@ package enum CertificateError: Error, Equatable, CustomStringConvertible {
     case .otherKey(let key, let certificate): "\(key): is not the key of \(certificate); the two were made apart"
     case .token(let refusal): "enrolment token refused: \(refusal)"
     case .request(let why): "request for a certificate refused: \(why)"
+    case .badName(let name): "\"\(name)\" is no name for a node: \(NodeName.rule)"
     case .unknownCertificate(let what): "the CA has issued no certificate that is valid to \(what); `longhaul pki list` shows them"
     case .tooMany(let what, let limit): "the CA holds \(limit) \(what), and that is its limit; wait until some have expired, or revoke some"
     }

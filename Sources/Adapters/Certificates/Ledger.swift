@@ -82,10 +82,12 @@ struct Ledger: Codable, Equatable, Sendable {
         notAfter: certificate.notAfter.wholeSeconds))
   }
 
-  mutating func add(_ token: EnrolmentToken, role: CertificateRole, name: String?, expires: Int64) throws(CertificateError) {
+  mutating func add(_ token: EnrolmentToken, expires: Int64) throws(CertificateError) {
     guard tokens.count < Ledger.maximumTokens else { throw .tooMany(what: "enrolment tokens", limit: Ledger.maximumTokens) }
     tokens.append(
-      IssuedToken(hash: hexadecimal(EnrolmentToken.hash(ofSecret: token.secret)), role: role, name: name, expires: expires, usedAt: nil))
+      IssuedToken(
+        hash: hexadecimal(EnrolmentToken.hash(ofSecret: token.secret)), role: token.role, name: token.name?.name, expires: expires,
+        usedAt: nil))
   }
 
   /// Strikes the token off, if it is good for a certificate of this name.

@@ -7,18 +7,27 @@ package enum CertificateRole: String, Codable, Sendable, CaseIterable, Comparabl
   case authority
 
   package static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
+
+  /// `an agent`, `a client`.
+  package var withArticle: String {
+    switch self {
+    case .agent, .accelerator, .operator, .authority: "an \(rawValue)"
+    case .client, .controller: "a \(rawValue)"
+    }
+  }
 }
 
 /// Who a node is, as its certificate says: `longhaul://agent/vm1` among the subject's alternative names (RFC 5280 section 4.2.1.6).
 package struct NodeName: Hashable, Sendable, Comparable, CustomStringConvertible {
   /// 63: a label of the DNS (RFC 1035 section 2.3.4), so that any name of a machine fits.
   package static let maximumOctets = 63
+  package static let rule = "1 to 63 letters, digits, dots, hyphens and underscores, a letter or digit first"
   private static let scheme = "longhaul://"
 
   package let role: CertificateRole
   package let name: String
 
-  /// Nil unless the name is 1 to 63 letters, digits, dots, hyphens and underscores, a letter or digit first: it stands in URIs, logs and paths.
+  /// Nil unless the name keeps the rule: it stands in URIs, logs and paths.
   package init?(role: CertificateRole, name: some StringProtocol) {
     let octets = name.utf8
     func isAlphanumeric(_ octet: UInt8) -> Bool {

@@ -91,8 +91,11 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
     switch verdict {
     case .success(let peer)?: state = .admitted(peer)
     case nil where isAnyoneWelcome: state = .admitted(nil)
-    // No certificate was looked at: none was shown, or an earlier session is resumed, for which revocations would count for nothing.
-    case nil, .failure?: return refuse(.noCertificate, context)
+    case .failure(let why)?: return refuse(why, context)
+    // TLS demands a certificate; if none was looked at an earlier session is resumed, for which revocations would count for nothing.
+    case nil:
+      return refuse(
+        .handshake("the peer resumes an earlier TLS session, in which it shows no certificate; it must begin a new one"), context)
     }
     timeout?.cancel()
     context.fireUserInboundEventTriggered(event)

@@ -203,7 +203,12 @@ private final class EnrolmentHandler: ChannelInboundHandler {
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    logger.notice("connection refused: \(describe(error))")
+    // Once it is answered, however the other end goes is of no interest.
+    if case .answering = state {
+      logger.debug("connection ended: \(describe(error))")
+    } else {
+      logger.notice("connection refused: \(describe(error))")
+    }
     context.close(promise: nil)
   }
 

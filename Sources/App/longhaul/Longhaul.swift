@@ -11,7 +11,7 @@ struct Longhaul: AsyncParsableCommand {
     subcommands: [
       AgentCommand.self, ClientCommand.self, AcceleratorCommand.self, ControllerCommand.self, StatusCommand.self, LabCommand.self,
       SCTPCommand.self, BenchCommand.self,
-      KeygenCommand.self,
+      KeygenCommand.self, PKICommand.self,
     ])
 }
 

@@ -148,7 +148,7 @@ private struct Overview: Encodable {
 // MARK: For people
 
 /// Columns as wide as their widest cell; the last one is left as it is.
-private func table(_ title: String, _ header: [String], _ rows: [[String]]) -> String {
+func table(_ title: String, _ header: [String], _ rows: [[String]]) -> String {
   guard !rows.isEmpty else { return "\(title)\n  none" }
   let all = [header] + rows
   let widths = header.indices.map { column in all.map { $0[column].count }.max() ?? 0 }
