@@ -59,8 +59,10 @@ struct AuthorityTests {
     // For any node of a role.
     let open = try Self.secret(bench.authority.makeToken(role: .client, name: nil, at: Self.now))
     #expect(why(open, "agent/x").contains("role"))
+    _ = try bench.node("client/desk")
+    #expect(why(open, "client/desk").contains("a node has the name client/desk already"))
     #expect(why(open, "client/whoever") == "no error")
-    #expect(try bench.authority.issued().map(\.name) == ["agent/vm1", "client/whoever"])
+    #expect(try bench.authority.issued().map(\.name) == ["agent/vm1", "client/desk", "client/whoever"])
   }
 
   @Test("gives one certificate for a token though many ask at the same moment")

@@ -134,6 +134,28 @@ struct EnrolmentTests {
     }
   }
 
+  @Test("a node keeps itself fresh: it renews when a third of its certificate's life is left, and fetches what is newer")
+  func upkeep() async throws {
+    let bench = try CertificateBench()
+    let folder = try bench.node("agent/vm1", revocations: bench.authority.revocations(at: Self.now))
+    for (days, isDue) in [(59.0, false), (61, true), (62, false)] {
+      let clock: @Sendable () -> Date = { Self.now + days * Self.day }
+      _ = try bench.node("client/desk\(Int(days))", at: clock())
+      try bench.authority.revoke("client/desk\(Int(days))", at: clock())
+      try await Self.served(bench, clock: clock) { place in
+        let upkeep = IdentityUpkeep(place, directory: folder, logger: Logger(label: "upkeep"), clock: clock)
+        let round = try await upkeep.refresh()
+        #expect((round.renewed != nil) == isDue)
+        // A renewal brings the list with it.
+        #expect((round.revocations != nil) == !isDue)
+        #expect(try await upkeep.refresh().revocations == nil)
+      }
+      let identity = try NodeIdentity(directory: folder)
+      #expect(identity.trust.revocations?.entries.count == (days == 59 ? 1 : days == 61 ? 2 : 3))
+      #expect(identity.notAfter == Self.now + (days == 59 ? 90 : 151) * Self.day)
+    }
+  }
+
   @Test("an endpoint that is not there is an error that says where")
   func away() async throws {
     let bench = try CertificateBench()

@@ -21,7 +21,7 @@ package enum CertificateError: Error, Equatable, CustomStringConvertible {
   case unsuitable(peer: String, why: String)
   case badSignature(peer: String)
   case unsigned
-  case handshake(String)
+  case tls(String)
 
   // What stands in a file.
   case unreadable(path: String, why: String)
@@ -57,7 +57,7 @@ package enum CertificateError: Error, Equatable, CustomStringConvertible {
     case .unsuitable(let peer, let why): "the certificate of \(peer) is not a node's: \(why)"
     case .badSignature(let peer): "the signature is not that of \(peer), or what it covers has been changed"
     case .unsigned: "there is no signature with a certificate"
-    case .handshake(let words): words
+    case .tls(let words): words
     case .unreadable(let path, let why): "\(path): cannot be read: \(why)"
     case .unwritable(let path, let why): "\(path): cannot be written: \(why)"
     case .exposed(let path, let mode):
@@ -82,6 +82,7 @@ package enum TokenRefusal: Equatable, Sendable, CustomStringConvertible {
   case expired(on: Date)
   case otherRole(CertificateRole, asked: NodeName)
   case otherName(NodeName, asked: NodeName)
+  case nameTaken(NodeName)
   case otherAuthority
 
   package var description: String {
@@ -92,6 +93,8 @@ package enum TokenRefusal: Equatable, Sendable, CustomStringConvertible {
     case .expired(let date): "it expired on \(date.inWords); make another with `longhaul pki token`"
     case .otherRole(let role, let asked): "it is for the role \(role.rawValue), and \(asked) was asked for"
     case .otherName(let name, let asked): "it is for \(name), and \(asked) was asked for"
+    case .nameTaken(let name):
+      "it leaves the name open, and a node has the name \(name) already; choose another, or ask for a token for this name"
     case .otherAuthority: "the other end does not show the CA whose fingerprint the token carries; nothing was sent to it"
     }
   }

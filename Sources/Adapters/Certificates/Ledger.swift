@@ -101,6 +101,9 @@ struct Ledger: Codable, Equatable, Sendable {
     if let text = token.name, let name = NodeName(role: token.role, name: text), name != asked {
       throw .token(.otherName(name, asked: asked))
     }
+    // Or who holds an open token could become any node of the role.
+    let isTaken = certificates.contains { $0.name == asked.description && $0.revokedAt == nil && $0.notAfter >= now }
+    if token.name == nil, isTaken { throw .token(.nameTaken(asked)) }
     tokens[index].usedAt = now
   }
 

@@ -66,7 +66,7 @@ package struct NodeIdentity: Sendable {
       clientContext = try TLSContexts.make(
         chain: [certificate], key: key, roots: trust.roots, verification: .noHostnameVerification, isServer: false)
     } catch {
-      throw .handshake("TLS cannot be set up with the certificate of \(name): \(error)")
+      throw .tls("TLS cannot be set up with the certificate of \(name): \(error)")
     }
   }
 
@@ -92,7 +92,7 @@ package struct NodeIdentity: Sendable {
   /// ECDSA on P-256 with SHA-256, in DER. What is signed begins with a label of its use, so that no signature fits elsewhere.
   package func sign(_ bytes: [UInt8]) throws(CertificateError) -> [UInt8] {
     do { return Array(try key.signature(for: bytes).derRepresentation) } catch {
-      throw .handshake("the key of \(name) cannot sign: \(error)")
+      throw .unsuitable(peer: name.description, why: "its key cannot sign: \(error)")
     }
   }
 

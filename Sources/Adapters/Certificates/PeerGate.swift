@@ -77,7 +77,7 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
     state = .waiting(
       timeout: context.eventLoop.scheduleTask(in: PeerGate.handshakeLimit) {
         let (gate, context) = bound.value
-        gate.refuse(.handshake("the TLS handshake was not over within \(PeerGate.handshakeLimit.nanoseconds / 1_000_000_000) s"), context)
+        gate.refuse(.tls("the TLS handshake was not over within \(PeerGate.handshakeLimit.nanoseconds / 1_000_000_000) s"), context)
       })
   }
 
@@ -95,7 +95,7 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
     // TLS demands a certificate; if none was looked at an earlier session is resumed, for which revocations would count for nothing.
     case nil:
       return refuse(
-        .handshake("the peer resumes an earlier TLS session, in which it shows no certificate; it must begin a new one"), context)
+        .tls("the peer resumes an earlier TLS session, in which it shows no certificate; it must begin a new one"), context)
     }
     timeout?.cancel()
     context.fireUserInboundEventTriggered(event)
@@ -115,8 +115,8 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
       refuse(TLSWords.failure(of: error, end: end), context)
     case .admitted:
       // With TLS 1.3 a client is through before the server has seen its certificate: a refusal comes as an alert after the handshake.
-      if let words = TLSWords.alert(in: error) {
-        refuse(.handshake(words), context)
+      if let words = TLSWords.end(of: error) {
+        refuse(.tls(words), context)
       } else {
         context.fireErrorCaught(error)
       }
@@ -125,7 +125,7 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
 
   package func channelInactive(context: ChannelHandlerContext) {
     if case .waiting = state {
-      refuse(.handshake("the other end closed the connection in the middle of the TLS handshake; its log says why"), context)
+      refuse(.tls("the other end closed the connection in the middle of the TLS handshake; its log says why"), context)
     }
     context.fireChannelInactive()
   }

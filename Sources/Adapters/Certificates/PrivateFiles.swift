@@ -96,7 +96,8 @@ enum PrivateFiles {
     guard mkdir(path, 0o700) == 0 || errno == EEXIST else { throw .unwritable(path: path, why: systemWords()) }
   }
 
-  /// Runs `body` while no other process holds the lock; waits for its turn.
+  /// Runs `body` while no other process, and no other thread of this one, holds the lock; waits for its turn, which comes: the system unlocks for a process that
+  /// ends, and nobody waits for anything else while holding it.
   static func locked<Result>(_ path: String, _ body: () throws(CertificateError) -> Result) throws(CertificateError) -> Result {
     let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, privateMode)
     guard descriptor >= 0 else { throw .unwritable(path: path, why: systemWords()) }

@@ -25,11 +25,18 @@ enum TLSWords {
     return alerts.first { text.contains($0.token) }?.words ?? "the other end broke TLS off: \(reason(in: text))"
   }
 
+  /// Words for the end of a connection that stood; nil if the error is none of TLS.
+  static func end(of error: any Error) -> String? {
+    if let words = alert(in: error) { return words }
+    return error as? NIOSSLError == .uncleanShutdown
+      ? "the other end closed the connection without ending TLS: it was cut, or its program ended" : nil
+  }
+
   /// Why a handshake failed that our own look at the certificate did not end.
   static func failure(of error: any Error, end: TLSEnd) -> CertificateError {
     let text = "\(error)"
     if text.contains("PEER_DID_NOT_RETURN_A_CERTIFICATE") { return .noCertificate }
-    if let words = alert(in: error) { return .handshake(words) }
+    if let words = alert(in: error) { return .tls(words) }
     let words: String =
       switch true {
       case text.contains("EOF during handshake"), text.contains("uncleanShutdown"):
@@ -40,7 +47,7 @@ enum TLSWords {
         "the other end does not speak TLS"
       default: "the TLS handshake failed: \(reason(in: text))"
       }
-    return .handshake(words)
+    return .tls(words)
   }
 
   /// The reason in BoringSSL's text: `error:1000012e:SSL routines:OPENSSL_internal:KEY_USAGE_BIT_INCORRECT at ...`.

@@ -25,16 +25,19 @@ enum EnrolmentPath {
   static let revocations = "/v1/revocations"
 }
 
-/// Why a node got nothing from the CA. Each description is a whole line for a person.
+/// Why a node got nothing from the CA, or the CA's endpoint does not start. Each description is a whole line for a person.
 package enum EnrolmentError: Error, CustomStringConvertible {
   case unreachable(at: String, why: String)
   case refused(by: String, why: String)
+  case notListening(on: String, why: String)
   case answer(from: String, why: String)
 
   package var description: String {
     switch self {
     case .unreachable(let place, let why): "enrolment endpoint \(place): \(why); is `longhaul pki serve` running there?"
     case .refused(let place, let why): "enrolment endpoint \(place): \(why)"
+    case .notListening(let place, let why):
+      "enrolment endpoint: cannot listen on \(place): \(why); choose another --listen, or end the program that has it"
     case .answer(let place, let why): "enrolment endpoint \(place): gave an answer that cannot be used: \(why)"
     }
   }

@@ -43,11 +43,13 @@ package final class EnrolmentServer: Sendable {
   }
 
   private func bind(_ listen: Endpoint) async throws -> any Channel {
-    try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+    let bootstrap = ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
       .serverChannelOption(.backlog, value: 128)
       .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try self.accept(channel) } }
-      .bind(to: try SocketAddress(listen)).get()
+    do { return try await bootstrap.bind(to: try SocketAddress(listen)).get() } catch {
+      throw EnrolmentError.notListening(on: "\(listen)", why: describe(error))
+    }
   }
 
   private func accept(_ channel: any Channel) throws {
@@ -106,7 +108,7 @@ struct EnrolmentDesk: Sendable {
         guard let peer else { throw .noCertificate }
         return try give(try authority.renew(peer, try SigningRequest(pem: try decode(body).request), at: clock()))
       default:
-        return refuse(.notFound, "there is nothing at \(method) \(path.prefix(80))")
+        return refuse(.notFound, "there is nothing at \(plain(method.rawValue)) \(plain(path))")
       }
     } catch {
       let status: HTTPResponseStatus =
@@ -117,6 +119,11 @@ struct EnrolmentDesk: Sendable {
         }
       return refuse(status, "\(error)")
     }
+  }
+
+  /// What a stranger wrote, fit for one line of a log.
+  private func plain(_ text: String) -> String {
+    String(decoding: text.utf8.prefix(80).map { (33...126).contains($0) ? $0 : 63 }, as: UTF8.self)
   }
 
   private func decode(_ body: [UInt8]) throws(CertificateError) -> EnrolmentRequest {
