@@ -47,10 +47,14 @@ struct DatagramDuo {
   private let toA: VirtualNetwork<(to: Side, route: DatagramRoute, packet: ByteBuffer)>.PipeID
   private let toZ: VirtualNetwork<(to: Side, route: DatagramRoute, packet: ByteBuffer)>.PipeID
 
-  static func configuration(addresses: [IPAddress] = []) -> AssociationConfiguration {
+  static func configuration(addresses: [IPAddress] = [], interleaving: Bool = false, scheduler: StreamScheduler = .firstCome)
+    -> AssociationConfiguration
+  {
     var configuration = AssociationConfiguration(endpointKey: Array("the same key on both sides".utf8))
     configuration.localAddresses = addresses
     configuration.features.isRequired = false
+    configuration.features.interleaving = interleaving
+    configuration.scheduler = scheduler
     return configuration
   }
 
@@ -89,9 +93,13 @@ struct DatagramDuo {
   var statisticsOfZ: AssociationStatistics { associationOfZ.flatMap { z.association($0)?.statistics } ?? AssociationStatistics() }
 
   @discardableResult
-  mutating func send(_ side: Side, _ text: ByteBuffer, stream: UInt16 = 0, isUnordered: Bool = false, endOfWrite: Bool = false) -> Bool {
+  mutating func send(
+    _ side: Side, _ text: ByteBuffer, stream: UInt16 = 0, isUnordered: Bool = false, endOfWrite: Bool = false,
+    reliability: Reliability = .full
+  ) -> Bool {
     let body: (inout TestAssociation) -> Bool = {
-      $0.send(text, stream: StreamID(stream), protocolIdentifier: 7, isUnordered: isUnordered, endOfWrite: endOfWrite)
+      $0.send(
+        text, stream: StreamID(stream), protocolIdentifier: 7, isUnordered: isUnordered, endOfWrite: endOfWrite, reliability: reliability)
     }
     switch side {
     case .a: return associationOfA.flatMap { a.with($0, body) } ?? false

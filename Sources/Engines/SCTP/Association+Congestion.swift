@@ -49,6 +49,7 @@ extension Association {
       guard octetsInFlight == 0 || sent[index].missingReports >= 3 else { continue }
       sent[index].isAcknowledged = false
       gapAcknowledged -= 1
+      if sent[index].isAbandoned { continue }
       markLost(at: index, isInFlight: false)
     }
   }
@@ -83,7 +84,7 @@ extension Association {
   private mutating func findMissing(below highestGap: Int) {
     for index in 0..<min(highestGap, sent.count) {
       let chunk = sent[index]
-      guard !chunk.isAcknowledged, !chunk.isLost, !chunk.wasFastRetransmitted,
+      guard chunk.isOnTheWay, !chunk.wasFastRetransmitted,
         let path = carriers[chunk.carrier]?.path, path.latestAcked > chunk.order
       else { continue }
       sent[index].missingReports += 1
@@ -106,7 +107,7 @@ extension Association {
   /// T3-rtx of one path has expired: all that is on the way there is lost, and its oldest go out again in one packet.
   mutating func loseAll(on id: CarrierID, at now: Instant) {
     statistics.timeouts += 1
-    for index in sent.indices where sent[index].carrier == id && !sent[index].isAcknowledged && !sent[index].isLost {
+    for index in sent.indices where sent[index].carrier == id && sent[index].isOnTheWay {
       markLost(at: index, isInFlight: true)
     }
     let limits = configuration.paths

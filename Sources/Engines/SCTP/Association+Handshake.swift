@@ -77,6 +77,8 @@ extension Association {
     usesInterleaving = features.interleaving && peer.offers(.interleavedData)
     usesPartialReliability = features.partialReliability && peer.offers(usesInterleaving ? .interleavedForwardTSN : .forwardTSN)
     queue.interleaves = usesInterleaving
+    inbound.isInterleaved = usesInterleaving
+    inbound.mayBeForwarded = usesPartialReliability
     queue.interleavingLimit = Int(peer.receiveWindow) / 2
     streamRequests.begin(ours: ourInitialTSN, peers: peer.initialTSN)
   }

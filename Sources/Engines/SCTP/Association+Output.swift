@@ -4,10 +4,17 @@ import Vocabulary
 extension Association {
   /// The next thing to do; nil when there is nothing for now. DATA is packed here, while the active carrier is writable.
   package mutating func nextEffect(at now: Instant) -> Effect? {
-    if let effect = effects.popFirst() { return effect }
-    guard state != .closed, let packet = nextPacket(at: now) else { return nil }
-    statistics.packetsSent += 1
-    return packet
+    while true {
+      if let effect = effects.popFirst() { return effect }
+      guard state != .closed else { return nil }
+      let wasDue = forwardIsDue
+      if let packet = nextPacket(at: now) {
+        statistics.packetsSent += 1
+        return packet
+      }
+      // In the search for something to send, messages may have been given up.
+      guard !effects.isEmpty || (forwardIsDue && !wasDue) else { return nil }
+    }
   }
 
   mutating func transmit(_ packet: ByteBuffer, on carrier: CarrierID) {
@@ -28,6 +35,7 @@ extension Association {
       return requestPacket(on: carrier, at: now)
     }
     if usesStreamReset, let packet = streamRequestPacket(on: newDataCarrier ?? carrier, at: now) { return packet }
+    if forwardIsDue, let packet = forwardPacket(on: newDataCarrier ?? carrier, at: now) { return packet }
     if carriers[carrier]?.path != nil { return datagramPacket(at: now) }
     var builder = startPacket()
     appendControl(to: &builder, at: now)

@@ -55,13 +55,14 @@ extension Association {
       }
       if carrier == activeCarrier { lastHeard = now }
       switch negotiated(chunk) {
-      case .data:
+      case .data, .interleavedData:
         guard state == .established || state == .shutdownPending || state == .shutdownSent else { continue }
-        guard let data = readData(chunk) else { return refuseData(chunk) }
+        guard (chunk.known == .interleavedData) == usesInterleaving else { return violate("DATA where I-DATA was agreed upon") }
+        guard let data = usesInterleaving ? readInterleavedData(chunk) : readData(chunk) else { return refuseData(chunk) }
         hasData = true
         lastDataCarrier = carrier
         if data.flags & DataFlags.immediate != 0 { wantsSACKNow = true }
-        receive(data)
+        receive(data, on: carrier)
       case .sack: receiveSACK(chunk, at: now)
       case .initiationAck: receiveInitiationAck(chunk, at: now)
       case .cookieAck: receiveCookieAck(at: now)
@@ -96,7 +97,11 @@ extension Association {
         close()
       case .reconfiguration: receiveReconfiguration(chunk, at: now)
       case .initiation, .authentication, .padding: continue
-      case .interleavedData, .forwardTSN, .interleavedForwardTSN: continue
+      case .forwardTSN, .interleavedForwardTSN:
+        guard isPastHandshake else { continue }
+        receiveForwardTSN(chunk)
+        hasData = true
+        wantsSACKNow = true
       case nil:
         // The upper bits of an unknown type say whether the rest of the packet is looked at (RFC 9260 section 3.2).
         if chunk.type & 0x40 != 0 { report(unrecognized: chunk, on: carrier) }
@@ -164,15 +169,40 @@ extension Association {
       tsn: TSN(tsn), stream: StreamID(stream), sequence: SSN(sequence), protocolIdentifier: identifier, flags: chunk.flags, payload: value)
   }
 
-  private mutating func receive(_ chunk: InboundChunk) {
+  private func readInterleavedData(_ chunk: Chunk) -> InboundChunk? {
+    var value = chunk.value
+    guard let tsn = value.readInteger(as: UInt32.self), let stream = value.readInteger(as: UInt16.self),
+      value.readInteger(as: UInt16.self) != nil, let message = value.readInteger(as: UInt32.self),
+      let number = value.readInteger(as: UInt32.self), value.readableBytes > 0
+    else { return nil }
+    let begins = chunk.flags & DataFlags.beginning != 0
+    return InboundChunk(
+      tsn: TSN(tsn), stream: StreamID(stream), sequence: SSN(0), protocolIdentifier: begins ? number : 0, flags: chunk.flags,
+      payload: value,
+      messageIdentifier: message, fragmentNumber: begins ? 0 : number)
+  }
+
+  /// DATA of a stream that does not exist: it is acknowledged, reported and dropped (RFC 9260 section 6.5).
+  private mutating func refuse(_ chunk: InboundChunk, on carrier: CarrierID) -> Reassembly.Outcome {
+    let outcome = inbound.discard(chunk.tsn)
+    guard outcome == .accepted, errorsToSend.count < Self.maximumErrors else { return outcome }
+    var cause = ByteBuffer()
+    cause.writeCause(1) {
+      $0.writeInteger(chunk.stream.value)
+      $0.writeInteger(UInt16(0))
+    }
+    errorsToSend.append((cause, carrier))
+    return outcome
+  }
+
+  private mutating func receive(_ chunk: InboundChunk, on carrier: CarrierID) {
     if !streamRequests.deferred.isEmpty, isBeyondReset(chunk) {
       // Datagrams come again; on a reliable carrier no correct peer can have sent it.
       if !hasDatagramCarrier { violate("DATA of a stream whose reset has not been answered") }
       return
     }
-    switch inbound.receive(chunk) {
-    case .accepted:
-      while let message = inbound.ready.popFirst() { hand(message) }
+    switch chunk.stream.value < inboundStreams ? inbound.receive(chunk) : refuse(chunk, on: carrier) {
+    case .accepted: handReady()
     case .duplicate:
       statistics.duplicatesReceived += 1
       if duplicates.count < 64 { duplicates.append(chunk.tsn) }
@@ -180,6 +210,8 @@ extension Association {
     case .violation(let what): violate(what)
     }
   }
+
+  mutating func handReady() { while let message = inbound.ready.popFirst() { hand(message) } }
 
   private mutating func hand(_ message: InboundMessage) {
     statistics.messagesDelivered += 1

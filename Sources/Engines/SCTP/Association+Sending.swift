@@ -6,7 +6,8 @@ extension Association {
   ///
   /// - Parameter endOfWrite: nothing follows for now, so the peer should acknowledge at once (the I bit, RFC 9260 section 3.3.1).
   package mutating func send(
-    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool = false, endOfWrite: Bool
+    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool = false, endOfWrite: Bool,
+    reliability: Reliability = .full
   ) -> Bool {
     precondition(payload.readableBytes > 0, "a user message has at least one octet")
     guard sendSpace > 0, !queue.isResetting(stream) else {
@@ -15,12 +16,16 @@ extension Association {
     }
     octetsQueued += payload.readableBytes
     statistics.messagesSent += 1
+    if reliability != .full { limitsReliability = true }
     queue.append(
       OutboundMessage(
-        stream: stream, protocolIdentifier: protocolIdentifier, isUnordered: isUnordered, endsWrite: endOfWrite, reliability: .full,
+        stream: stream, protocolIdentifier: protocolIdentifier, isUnordered: isUnordered, endsWrite: endOfWrite, reliability: reliability,
         payload: payload))
     return true
   }
+
+  /// A stream's rank (`.priority`, the lowest first) or share (`.weightedFair`).
+  package mutating func setWeight(_ weight: UInt16, of stream: StreamID) { queue.setWeight(weight, of: stream) }
 
   /// The header of a DATA chunk, or of an I-DATA chunk.
   var dataHeader: Int { usesInterleaving ? 20 : 16 }
@@ -42,8 +47,9 @@ extension Association {
   }
 
   private mutating func appendNew(to builder: inout PacketBuilder, on carrier: CarrierID, within limit: Int, at now: Instant) {
+    if limitsReliability { dropExpired(at: now) }
     while mayStartNew, let length = nextFragmentLength(), fits(length, in: builder, within: limit), hasWindow(for: length),
-      let chunk = queue.take(upTo: length)
+      let chunk = queue.take(upTo: largestFragment)
     {
       write(chunk, nextTSN, to: &builder)
       octetsInFlight += chunk.payload.readableBytes
@@ -53,8 +59,10 @@ extension Association {
       sent.append(SentChunk(tsn: nextTSN, chunk: chunk, carrier: carrier, sentAt: now, order: transmissionOrder))
       if hasDatagramCarrier { notePath(carrier, nextTSN, chunk.payload.readableBytes, isFirst: true, isOldest: false, at: now) }
       nextTSN = nextTSN.next
-      if hasDatagramCarrier, carriers[carrier]?.path?.hasRoom == false { return }
+      if hasDatagramCarrier, carriers[carrier]?.path?.hasRoom == false { break }
+      if limitsReliability { dropExpired(at: now) }
     }
+    queue.packetEnded()
   }
 
   /// The window spans at most 65,535 TSNs (gap blocks have 16 bits).
@@ -67,7 +75,7 @@ extension Association {
   private func hasWindow(for octets: Int) -> Bool { octetsInFlight == 0 || octetsInFlight + octets <= peerWindow }
 
   private mutating func nextFragmentLength() -> Int? {
-    queue.head().map { min($0.payload.readableBytes, largestFragment) }
+    queue.headLength().map { min($0, largestFragment) }
   }
 
   private func fits(_ octets: Int, in builder: PacketBuilder, within limit: Int) -> Bool {
@@ -78,6 +86,11 @@ extension Association {
     // Of a dead carrier all that the peer has not got is lost, and stands together at the front.
     guard let first = sent.first else { return }
     for index in max(0, lostCursor.distance(from: first.tsn))..<sent.count where sent[index].isLost {
+      if limitsReliability, isExpired(sent[index], at: now) {
+        abandon(at: index, at: now)
+        if lostCount == 0 { return }
+        continue
+      }
       guard fits(sent[index].chunk.payload.readableBytes, in: builder, within: limit) else { return }
       let octets = sent[index].chunk.payload.readableBytes
       transmissionOrder += 1
@@ -140,9 +153,16 @@ extension Association {
   }
 
   private func write(_ chunk: OutboundChunk, _ tsn: TSN, to builder: inout PacketBuilder) {
-    builder.append(.data, flags: chunk.flags) { bytes in
+    builder.append(usesInterleaving ? .interleavedData : .data, flags: chunk.flags) { bytes in
       bytes.writeInteger(tsn.value)
       bytes.writeInteger(chunk.stream.value)
+      if usesInterleaving {
+        bytes.writeInteger(UInt16(0))
+        bytes.writeInteger(chunk.identifier)
+        bytes.writeInteger(chunk.begins ? chunk.protocolIdentifier : chunk.fragment)
+        bytes.writeImmutableBuffer(chunk.payload)
+        return
+      }
       bytes.writeInteger(UInt16(truncatingIfNeeded: chunk.identifier))
       bytes.writeInteger(chunk.protocolIdentifier)
       bytes.writeImmutableBuffer(chunk.payload)
@@ -174,6 +194,7 @@ extension Association {
       if hasDatagramCarrier { ranges.append(Int(start)...last) }
     }
     peerWindow = Int(window)
+    if limitsReliability { advanceAck() }
     if hasDatagramCarrier {
       if gapAcknowledged > 0 { findReneged(ranges) }
       endSACK(highestGap: last, at: now)
@@ -226,18 +247,19 @@ extension Association {
 
   /// Everything that was sent and that the peer has not got goes out again: its carrier is gone, or fenced, and on the new one nothing has been sent yet.
   mutating func loseAllInFlight() {
-    for index in sent.indices where !sent[index].isAcknowledged && !sent[index].isLost {
+    for index in sent.indices where sent[index].isOnTheWay {
       leaveFlight(sent[index])
       sent[index].isLost = true
       lostCount += 1
     }
     if let first = sent.first { lostCursor = first.tsn }
     streamRequests.outstanding?.mustSend = true
+    if limitsReliability { forwardIsDue = advancedAck.isAfter(peerCumulativeAck) }
   }
 
   /// A datagram carrier has gone: what was on the way there goes out again elsewhere, at once.
   mutating func loseAll(ofClosed id: CarrierID) {
-    for index in sent.indices where sent[index].carrier == id && !sent[index].isAcknowledged && !sent[index].isLost {
+    for index in sent.indices where sent[index].carrier == id && sent[index].isOnTheWay {
       markLost(at: index, isInFlight: true)
     }
     if lastDataCarrier == id { lastDataCarrier = nil }

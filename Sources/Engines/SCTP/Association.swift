@@ -76,6 +76,13 @@ package struct Association<Code: Authenticator>: Sendable {
   var octetsQueued = 0
   var sendWasRefused = false
 
+  // Partial reliability
+  /// Some message was sent with limits.
+  var limitsReliability = false
+  /// Everything up to here is acknowledged or given up (Advanced.Peer.Ack.Point of RFC 3758).
+  var advancedAck = TSN(0)
+  var forwardIsDue = false
+
   // Receiving
   var inbound: Reassembly
   var duplicates: [TSN] = []
@@ -136,6 +143,10 @@ package struct Association<Code: Authenticator>: Sendable {
     var wasFastRetransmitted = false
     var isAcknowledged = false
     var isLost = false
+    /// It has been given up; the peer is told to go on without it.
+    var isAbandoned = false
+
+    var isOnTheWay: Bool { !isAcknowledged && !isLost && !isAbandoned }
   }
 
   struct Timers: Sendable {
@@ -148,8 +159,10 @@ package struct Association<Code: Authenticator>: Sendable {
     var request: Instant?
     /// A RE-CONFIG goes out again.
     var streamRequest: Instant?
+    /// FORWARD-TSN goes out again.
+    var forward: Instant?
 
-    var next: Instant? { [handshake, sack, heartbeat, shutdown, withoutCarrier, request, streamRequest].compactMap { $0 }.min() }
+    var next: Instant? { [handshake, sack, heartbeat, shutdown, withoutCarrier, request, streamRequest, forward].compactMap { $0 }.min() }
   }
 }
 
@@ -375,6 +388,7 @@ extension Association {
       }
     }
     if expire(\.streamRequest, at: now) { retryStreamRequest(at: now) }
+    if expire(\.forward, at: now) { retryForward(at: now) }
     handlePathDeadlines(at: now)
     guard state != .closed else { return }
     let lateness = timers.heartbeat.map { now - $0 } ?? .zero

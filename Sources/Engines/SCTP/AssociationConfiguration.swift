@@ -130,6 +130,8 @@ package enum Effect: Sendable {
   case transmit(ByteBuffer, on: CarrierID)
   case established
   case deliver(stream: StreamID, protocolIdentifier: UInt32, payload: ByteBuffer)
+  /// A message of limited reliability was given up; `wasSent`: parts of it may have arrived, and none was handed up.
+  case abandoned(stream: StreamID, protocolIdentifier: UInt32, wasSent: Bool)
   /// There is send space again after `send` had refused.
   case sendSpace
   case peerAnnounced(IPAddress)
@@ -178,6 +180,7 @@ package struct AssociationStatistics: Sendable, Hashable {
   /// Packets on fenced carriers, with wrong tags, wrong checksums, or without the authentication they need.
   package var packetsDropped = 0
   package var moves = 0
+  package var messagesAbandoned = 0
 
   package init() {}
 }

@@ -37,3 +37,9 @@ struct ResetSerial: SerialNumber {
   var value: UInt32
   init(_ value: UInt32) { self.value = value }
 }
+
+/// The MID of RFC 8260.
+struct MessageID: SerialNumber {
+  var value: UInt32
+  init(_ value: UInt32) { self.value = value }
+}

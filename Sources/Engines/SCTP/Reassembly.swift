@@ -10,6 +10,9 @@ struct InboundChunk: Sendable {
   var protocolIdentifier: UInt32
   var flags: UInt8
   var payload: ByteBuffer
+  /// MID and FSN, of an I-DATA chunk.
+  var messageIdentifier: UInt32 = 0
+  var fragmentNumber: UInt32 = 0
 
   var begins: Bool { flags & DataFlags.beginning != 0 }
   var ends: Bool { flags & DataFlags.end != 0 }
@@ -41,7 +44,7 @@ struct Reassembly: Sendable {
   }
 
   /// Consecutive fragments of one message: its TSNs are consecutive (RFC 9260 section 6.9).
-  private struct Run: Sendable {
+  struct Run: Sendable {
     var first: TSN
     var last: TSN
     var chunk: InboundChunk
@@ -56,17 +59,25 @@ struct Reassembly: Sendable {
   }
 
   private(set) var cumulativeTSN: TSN
+  /// I-DATA comes, and no DATA.
+  var isInterleaved = false
+  /// The peer may give messages up (FORWARD-TSN), so pieces of them may be left over.
+  var mayBeForwarded = false
   /// TSNs above a gap, ascending; none touches another or the cumulative TSN.
   private(set) var ranges: [Range] = []
-  private(set) var octetsHeld = 0
+  var octetsHeld = 0
   /// Messages whose turn has come; the owner takes them out.
   var ready: Deque<InboundMessage> = []
 
-  private let limit: Int
+  let limit: Int
   /// Ascending by TSN: about one for each gap, and one for the message that is coming in.
-  private var runs: [Run] = []
-  private var expected: [UInt16: UInt16] = [:]
-  private var waiting: [UInt16: [UInt16: InboundMessage]] = [:]
+  var runs: [Run] = []
+  var expected: [UInt16: UInt16] = [:]
+  var waiting: [UInt16: [UInt16: InboundMessage]] = [:]
+  // The same for I-DATA; see `Reassembly+Interleaving`.
+  var partials: [Channel: [UInt32: Partial]] = [:]
+  var expectedMessages: [UInt16: UInt32] = [:]
+  var waitingMessages: [UInt16: [UInt32: InboundMessage]] = [:]
 
   /// - Parameter limit: octets that are held for messages in pieces or out of turn: what the window offers.
   init(after tsn: TSN, limit: Int) {
@@ -75,7 +86,7 @@ struct Reassembly: Sendable {
   }
 
   var hasGap: Bool { !ranges.isEmpty }
-  var streamsKept: Int { expected.count + waiting.keys.count { expected[$0] == nil } }
+  var streamsKept: Int { expected.count + expectedMessages.count + waiting.count + waitingMessages.count + partials.count }
   /// What the peer may still send.
   var window: Int { max(0, limit - octetsHeld) }
 
@@ -91,18 +102,30 @@ struct Reassembly: Sendable {
       if !hasRoom, octetsHeld > 2 * limit { return .violation("more is out of order than the window holds") }
     }
     guard distance <= 65_535 else { return .dropped }  // gap blocks have 16 bits
-    if let fault = assemble(chunk, isNext: distance == 1) { return .violation(fault) }
+    let fault = isInterleaved ? assembleInterleaved(chunk) : assemble(chunk, isNext: distance == 1)
+    if let fault { return .violation(fault) }
     note(chunk.tsn, isNext: distance == 1)
+    return .accepted
+  }
+
+  /// Acknowledges a chunk that is not kept: it was for a stream that does not exist.
+  mutating func discard(_ tsn: TSN) -> Outcome {
+    let distance = tsn.distance(from: cumulativeTSN)
+    if distance <= 0 || isAboveGap(tsn) { return .duplicate }
+    guard distance <= 65_535 else { return .dropped }
+    note(tsn, isNext: distance == 1)
     return .accepted
   }
 
   /// The peer's streams begin anew; none named: all. What still waits on them was never to come.
   mutating func reset(_ streams: [StreamID]) {
     if streams.isEmpty {
-      expected.removeAll()
-      for stream in waiting.keys.sorted() { drop(waiting.removeValue(forKey: stream)) }
+      let all = Set(expected.keys).union(waiting.keys).union(expectedMessages.keys).union(waitingMessages.keys).union(
+        partials.keys.map(\.stream))
+      return reset(all.sorted().map { StreamID($0) })
     }
     for stream in streams {
+      if isInterleaved { resetInterleaved(stream.value) }
       expected[stream.value] = nil
       if !waiting.isEmpty { drop(waiting.removeValue(forKey: stream.value)) }
     }
@@ -113,6 +136,14 @@ struct Reassembly: Sendable {
   }
 
   // MARK: TSNs
+
+  mutating func advance(to tsn: TSN) {
+    cumulativeTSN = tsn
+    while let first = ranges.first, !first.first.isAfter(cumulativeTSN.next) {
+      if first.last.isAfter(cumulativeTSN) { cumulativeTSN = first.last }
+      ranges.removeFirst()
+    }
+  }
 
   private func isAboveGap(_ tsn: TSN) -> Bool {
     guard let last = ranges.last, !tsn.isAfter(last.last) else { return false }
@@ -144,6 +175,7 @@ struct Reassembly: Sendable {
 
   /// Drops the highest fragments while they lie above `tsn`; true if the room is there then.
   private mutating func makeRoom(for octets: Int, above tsn: TSN) -> Bool {
+    if isInterleaved { return false }  // which fragment has the highest TSN is not known here, and nothing needs it
     while octetsHeld + octets > limit {
       guard let top = ranges.last, let run = runs.last, run.last == top.last, top.last.isAfter(tsn) else { return false }
       let index = runs.count - 1
@@ -165,18 +197,26 @@ struct Reassembly: Sendable {
     let index = runs.partitioningIndex { $0.first.isAfter(chunk.tsn) }
     let below = index > 0 && runs[index - 1].last.next == chunk.tsn ? index - 1 : nil
     let above = index < runs.count && runs[index].first == chunk.tsn.next ? index : nil
-    if let below {
+    if mayBeForwarded, isLeftOver(chunk, below, isNext) { return nil }
+    if let below, !mayBeForwarded || !chunk.begins {
       guard runs[below].ends == chunk.begins else { return "fragments of two messages are mixed" }
       guard runs[below].ends || runs[below].isOfOneMessage(with: chunk) else { return "fragments of two streams are mixed" }
     } else if isNext, !chunk.begins {
       return "fragments of two messages are mixed"
     }
-    if let above {
+    if let above, !mayBeForwarded || !runs[above].begins {
       guard runs[above].begins == chunk.ends else { return "fragments of two messages are mixed" }
       guard chunk.ends || runs[above].isOfOneMessage(with: chunk) else { return "fragments of two streams are mixed" }
     }
     if chunk.begins, chunk.ends { return complete(chunk, chunk.payload) }
-    return join(chunk, below: chunk.begins ? nil : below, above: chunk.ends ? nil : above, at: index)
+    return join(
+      chunk, below: chunk.begins ? nil : below, above: chunk.ends || above.map { runs[$0].begins } == true ? nil : above, at: index)
+  }
+
+  /// A fragment of a message whose beginning was given up: its TSN counts, it does not.
+  private func isLeftOver(_ chunk: InboundChunk, _ below: Int?, _ isNext: Bool) -> Bool {
+    guard !chunk.begins else { return false }
+    return below.map { runs[$0].ends || !runs[$0].isOfOneMessage(with: chunk) } ?? isNext
   }
 
   private mutating func join(_ chunk: InboundChunk, below: Int?, above: Int?, at index: Int) -> String? {
@@ -228,6 +268,7 @@ struct Reassembly: Sendable {
     let stream = chunk.stream.value
     var next = expected[stream, default: 0]
     if chunk.sequence.value != next {
+      if mayBeForwarded, chunk.sequence.isBefore(SSN(next)) { return nil }  // it was skipped
       guard chunk.sequence.isAfter(SSN(next)), waiting[stream]?[chunk.sequence.value] == nil else {
         return "a stream sequence number came twice"
       }
@@ -237,15 +278,19 @@ struct Reassembly: Sendable {
     }
     ready.append(message)
     next &+= 1
-    if !waiting.isEmpty {
-      while let follower = waiting[stream]?.removeValue(forKey: next) {
-        octetsHeld -= follower.payload.readableBytes
-        ready.append(follower)
-        next &+= 1
-      }
-      if waiting[stream]?.isEmpty == true { waiting[stream] = nil }
-    }
     expected[stream] = next
+    if !waiting.isEmpty { deliverFollowers(of: stream) }
     return nil
+  }
+
+  mutating func deliverFollowers(of stream: UInt16) {
+    var next = expected[stream, default: 0]
+    while let follower = waiting[stream]?.removeValue(forKey: next) {
+      octetsHeld -= follower.payload.readableBytes
+      ready.append(follower)
+      next &+= 1
+    }
+    if waiting[stream]?.isEmpty == true { waiting[stream] = nil }
+    expected[stream] = next
   }
 }

@@ -68,6 +68,7 @@ struct SendQueue: Sendable {
   /// The stream whose chunk is next; it is not among `turns`.
   private var current: UInt16?
   private var begunOctets = 0
+  private var fragmentSize = 0
   /// Streams that are to be reset and have nothing left to send, in the order in which they came to that.
   private(set) var readyToReset = Deque<UInt16>()
   /// Streams whose next message has to wait until others have ended.
@@ -95,11 +96,7 @@ extension SendQueue {
   mutating func setWeight(_ weight: UInt16, of stream: StreamID) { streams[stream.value, default: Stream()].weight = weight }
 
   private mutating func enter(_ key: UInt16) {
-    guard let index = streams.index(forKey: key), let first = streams.values[index].messages.first else { return }
-    if interleaves, !first.hasBegun, begunOctets > 0, begunOctets + first.payload.readableBytes > interleavingLimit {
-      heldBack.append((key, first.payload.readableBytes))
-      return
-    }
+    guard let index = streams.index(forKey: key), !streams.values[index].messages.isEmpty else { return }
     let rank: UInt64
     switch scheduler {
     case .firstCome, .roundRobin, .roundRobinPerPacket: rank = 0
@@ -120,19 +117,38 @@ extension SendQueue {
   mutating func head() -> OutboundMessage? {
     if scheduler == .firstCome { return inOrder.first }
     while true {
-      if let current {
-        if let message = streams[current]?.messages.first { return message }
-        self.current = nil
+      if current == nil {
+        guard let turn = turns.popMin() else { return nil }
+        current = turn.stream
+        if scheduler == .fairCapacity || scheduler == .weightedFair { virtualTime = max(virtualTime, turn.rank) }
       }
-      guard let turn = turns.popMin() else { return nil }
-      current = turn.stream
-      if scheduler == .fairCapacity || scheduler == .weightedFair { virtualTime = max(virtualTime, turn.rank) }
+      guard let key = current, let message = streams[key]?.messages.first else {
+        current = nil
+        continue
+      }
+      if !mustWait(message) { return message }
+      heldBack.append((key, message.payload.readableBytes))
+      current = nil
     }
+  }
+
+  /// It would be one message too many that has begun. One that goes in a single piece never is.
+  private func mustWait(_ message: OutboundMessage) -> Bool {
+    guard interleaves, !message.hasBegun, begunOctets > 0, message.payload.readableBytes > fragmentSize else { return false }
+    return begunOctets + message.payload.readableBytes > interleavingLimit
+  }
+
+  /// Octets that are left of `head`.
+  mutating func headLength() -> Int? {
+    if scheduler == .firstCome { return inOrder.isEmpty ? nil : inOrder[0].payload.readableBytes }
+    return head()?.payload.readableBytes
   }
 
   /// Cuts the next fragment off `head`, at most so many octets.
   mutating func take(upTo limit: Int) -> OutboundChunk? {
+    if scheduler == .firstCome, !inOrder.isEmpty, !inOrder[0].hasBegun, inOrder[0].payload.readableBytes <= limit { return takeWhole() }
     guard var message = head() else { return nil }
+    fragmentSize = limit
     let key = message.stream.value
     let isFirst = !message.hasBegun
     if isFirst { message.identifier = streams[key, default: Stream()].number(isUnordered: message.isUnordered) }
@@ -153,6 +169,19 @@ extension SendQueue {
     }
     put(message, key, isLast: isLast, charged: payload.readableBytes)
     return chunk
+  }
+
+  /// The usual case of the usual scheduler: a message that goes in one piece, with one look at its stream.
+  private mutating func takeWhole() -> OutboundChunk {
+    let message = inOrder.removeFirst()
+    let key = message.stream.value
+    count -= 1
+    let (number, isReady) = streams[key, default: Stream()].pass(isUnordered: message.isUnordered)
+    if isReady { readyToReset.append(key) }
+    let flags = DataFlags.beginning | DataFlags.end | (message.isUnordered ? DataFlags.unordered : 0)
+    return OutboundChunk(
+      stream: message.stream, flags: message.endsWrite ? flags | DataFlags.immediate : flags, identifier: number, fragment: 0,
+      protocolIdentifier: message.protocolIdentifier, reliability: message.reliability, payload: message.payload)
   }
 
   private mutating func put(_ message: OutboundMessage, _ key: UInt16, isLast: Bool, charged octets: Int) {
@@ -284,6 +313,8 @@ extension SendQueue.Stream {
     queued -= 1
     return isResetting && queued == 0
   }
+
+  fileprivate mutating func pass(isUnordered: Bool) -> (number: UInt32, isReady: Bool) { (number(isUnordered: isUnordered), leave()) }
 
   fileprivate mutating func number(isUnordered: Bool) -> UInt32 {
     if isUnordered {

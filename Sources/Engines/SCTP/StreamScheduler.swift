@@ -16,13 +16,11 @@ package enum StreamScheduler: Sendable, Hashable {
   case weightedFair
 }
 
-/// How long a message is tried (RFC 3758; RFC 7496). A peer without FORWARD-TSN gets every message that has begun; one that has not may still be dropped in time.
+/// How long a message is tried (RFC 3758 and 7496). A peer without FORWARD-TSN gets every message that has begun; one that has not may still be dropped in time.
 package enum Reliability: Sendable, Hashable {
   case full
   /// Not after this moment (timed reliability).
   case until(Instant)
   /// Sent again so often, and no more.
   case retransmissions(UInt16)
-  /// Dropped, if it has not begun, for a message of a lower number when the send buffer is full.
-  case priority(UInt32)
 }
