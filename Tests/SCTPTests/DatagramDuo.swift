@@ -41,6 +41,10 @@ struct DatagramDuo {
   var faults = Faults()
   /// Addresses of Z that nothing reaches.
   var dead: Set<IPAddress> = []
+  /// Octets of an SCTP packet that the network carries whole; of larger ones it drops probes, and cuts all others up.
+  var linkMTU = Int.max
+  /// It drops all that are larger.
+  var cutsNothing = false
   /// Looks at a packet before it is sent; nil loses it.
   var tamper: (Side, ByteBuffer) -> ByteBuffer? = { $1 }
   private var random: SeededGenerator
@@ -142,6 +146,7 @@ struct DatagramDuo {
   private mutating func carry(_ packet: ByteBuffer, _ route: DatagramRoute, from side: Side) {
     trace.append((side, network.now, route, packet))
     guard var packet = tamper(side, packet), !dead.contains(route.local), !dead.contains(route.remote.address) else { return }
+    if packet.readableBytes > linkMTU, cutsNothing || TestEndpoint.isProbe(packet) { return }
     func happens(_ probability: Double) -> Bool { probability > 0 && Double.random(in: 0..<1, using: &random) < probability }
     if happens(faults.loss) { return }
     if happens(faults.corruption) {

@@ -62,6 +62,23 @@ struct InterleavingTests {
     if interleaving { #expect(waited <= 8, "\(waited) chunks") } else { #expect(waited > 8) }
   }
 
+  @Test("in a session, without I-DATA, a small message waits for one message of each flow that is busy")
+  func session() throws {
+    var configuration = Duo.configuration()
+    configuration.scheduler = .fairCapacity
+    var duo = Duo.established(a: configuration)
+    duo.a.carrierWritable(CarrierID(1), false)
+    duo.trace.removeAll()
+    for number in 0..<100 {
+      _ = duo.a.send(message(16_384), stream: StreamID(UInt16(number % 8)), protocolIdentifier: 1, endOfWrite: false)
+    }
+    _ = duo.a.send(message(64), stream: StreamID(100), protocolIdentifier: 1, endOfWrite: true)
+    duo.a.carrierWritable(CarrierID(1), true)
+    duo.run(for: .seconds(1.0))
+    let order = streamsOnTheWire(duo.trace.filter { $0.from == .a }.map(\.packet))
+    #expect(try #require(order.firstIndex(of: 100)) <= 8 && order.count == 101)
+  }
+
   @Test("every scheduler delivers everything, whole and in order, with and without I-DATA", arguments: allSchedulers, [true, false])
   func schedulers(scheduler: StreamScheduler, interleaving: Bool) {
     let configuration = DatagramDuo.configuration(interleaving: interleaving, scheduler: scheduler)

@@ -296,8 +296,8 @@ extension SessionDriver {
     case .streamsNotReset(let streams, let reason):
       logger.info("the peer has not reset \(streams.count) streams: \(reason)")
       hub.reuseWithoutReset(streams.map { FlowID(UInt32($0.value)) })
-    case .streamsAdded, .streamRequestRefused: break  // never asked for
-    case .pathChanged, .restarted, .peerReported: break  // of datagram carriers, which a session does not use yet
+    case .streamsAdded, .streamRequestRefused, .abandoned: break  // never asked for
+    case .pathChanged, .packetSizeChanged, .restarted, .peerReported: break  // of datagram carriers, which a session does not use yet
     case .closed: end(nil)
     case .failed(let error): end("\(error)")
     }

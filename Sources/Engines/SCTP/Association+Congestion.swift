@@ -64,7 +64,7 @@ extension Association {
       if path.newlyAcked > 0 {
         hasProgress = true
         path.errors = 0
-        if path.status == .failed { revive(id, &path) }
+        if path.status == .failed { revive(id, &path, at: now) }
         path.grow()
       }
       if path.inFlight == 0 {
@@ -112,6 +112,9 @@ extension Association {
     }
     let limits = configuration.paths
     carriers[id]?.path?.timeOut(limits)
+    if let errors = carriers[id]?.path?.errors, errors + 1 >= PathMTU.doubtfulTimeouts, carriers[id]?.path?.packetSize.doubt() == true {
+      packetSizeChanged(on: id)
+    }
     charge(id, at: now)
   }
 }

@@ -26,7 +26,7 @@ extension Association {
     if controlDue.remove(.initiation) != nil { return initiationPacket() }
     if controlDue.remove(.cookieEcho) != nil { return cookieEchoPacket() }
     if let (chunk, carrier) = acksToSend.popFirst() { return ackPacket(chunk, on: carrier) }
-    if let packet = heartbeatAckPacket() ?? errorPacket() ?? pathHeartbeatPacket() { return packet }
+    if let packet = heartbeatAckPacket() ?? errorPacket() ?? pathHeartbeatPacket(at: now) { return packet }
     guard let carrier = activeCarrier, state != .cookieWait, state != .cookieEchoed else { return nil }
     if outstanding?.mustSend == true { return requestPacket(on: carrier, at: now) }
     if awaitsMoveAck { return nil }

@@ -73,8 +73,16 @@ extension Association {
     if isSuspended { associationErrors = configuration.paths.associationRetransmissions } else { fail(.peerUnreachable) }
   }
 
-  mutating func revive(_ id: CarrierID, _ path: inout PathState) {
+  /// Fragments are cut for the smallest path. Those that were cut before, for a larger one, have their TSNs: they leave as they are, and IP has to cut them
+  /// (RFC 9260 section 7.3); so an owner forbids that for probes only, see `DatagramEndpoint.isProbe`.
+  mutating func packetSizeChanged(on id: CarrierID) {
+    refreshFragmentLimit()
+    if let octets = carriers[id]?.path?.mtu { effects.append(.packetSizeChanged(id, octets: octets)) }
+  }
+
+  mutating func revive(_ id: CarrierID, _ path: inout PathState, at now: Instant) {
     path.status = .active
+    path.packetSize.begin(at: now)
     effects.append(.pathChanged(id, .active))
   }
 
@@ -91,6 +99,7 @@ extension Association {
         loseAll(on: id, at: now)
       }
       if let at = path.heartbeatTimer, at <= now, state != .closed { beat(on: id, at: now) }
+      if let at = path.packetSize.timer, at <= now, carriers[id]?.path?.packetSize.expire(at: now) == true { packetSizeChanged(on: id) }
     }
   }
 
@@ -127,25 +136,31 @@ extension Association {
   mutating func startHeartbeats(at now: Instant) {
     for id in sortedCarriers {
       guard let path = carriers[id]?.path else { continue }
-      if path.status == .unconfirmed { carriers[id]?.path?.heartbeatTimer = now } else { scheduleHeartbeat(on: id, at: now) }
+      if path.status == .unconfirmed {
+        carriers[id]?.path?.heartbeatTimer = now
+      } else {
+        scheduleHeartbeat(on: id, at: now)
+        carriers[id]?.path?.packetSize.begin(at: now)
+      }
     }
   }
 
   /// The nonce has come back on some carrier: the path it was sent on works.
   mutating func receivePathHeartbeatAck(_ nonce: UInt64, at now: Instant) {
     for id in sortedCarriers {
+      if carriers[id]?.path?.packetSize.acknowledge(nonce, at: now) == true { packetSizeChanged(on: id) }
       guard var path = carriers[id]?.path, let heartbeat = path.heartbeat, heartbeat.nonce == nonce else { continue }
       path.heartbeat = nil
       path.errors = 0
       associationErrors = 0
       path.measure(now - heartbeat.sentAt, configuration.paths)
-      if path.status != .active { revive(id, &path) }
+      if path.status != .active { revive(id, &path, at: now) }
       carriers[id]?.path = path
       effects.append(.roundTrip(id, now - heartbeat.sentAt))
     }
   }
 
-  mutating func pathHeartbeatPacket() -> Effect? {
+  mutating func pathHeartbeatPacket(at now: Instant) -> Effect? {
     guard hasDatagramCarrier else { return nil }
     for id in sortedCarriers where carriers[id]?.path?.isHeartbeatDue == true {
       carriers[id]?.path?.isHeartbeatDue = false
@@ -154,7 +169,20 @@ extension Association {
       builder.append(.heartbeat) { bytes in bytes.writeParameter(ParameterType.heartbeatInfo) { $0.writeInteger(nonce) } }
       return .transmit(finish(builder), on: id)
     }
+    guard configuration.features.pathMTUDiscovery, isPastHandshake else { return nil }
+    for id in sortedCarriers where carriers[id]?.path?.packetSize.isDue == true { return probePacket(on: id, at: now) }
     return nil
+  }
+
+  private mutating func probePacket(on id: CarrierID, at now: Instant) -> Effect? {
+    guard let path = carriers[id]?.path else { return nil }
+    let nonce = random.next()
+    carriers[id]?.path?.packetSize.sent(nonce, rto: path.rto, at: now)
+    var builder = startPacket()
+    builder.append(.heartbeat) { bytes in bytes.writeParameter(ParameterType.heartbeatInfo) { $0.writeInteger(nonce) } }
+    let rest = path.packetSize.candidate - builder.length - 4
+    builder.append(.padding) { $0.writeRepeatingByte(0, count: rest) }
+    return .transmit(finish(builder), on: id)
   }
 
   var isPastHandshake: Bool { state != .cookieWait && state != .cookieEchoed && state != .closed }

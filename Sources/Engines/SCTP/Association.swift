@@ -306,7 +306,8 @@ extension Association {
     carriers[id] = CarrierState(local: local, remote: remote)
     if case .datagram(let mtu) = kind {
       hasDatagramCarrier = true
-      let path = PathState(mtu: mtu, status: status, limits: configuration.paths, at: now)
+      let path = PathState(
+        mtu: mtu, discoversMTU: configuration.features.pathMTUDiscovery, status: status, limits: configuration.paths, at: now)
       carriers[id]?.path = path
     }
     refreshFragmentLimit()

@@ -72,6 +72,8 @@ package struct AssociationConfiguration: Sendable {
     package var partialReliability = true
     /// I-DATA (RFC 8260): messages of several streams interleave.
     package var interleaving = false
+    /// On datagram carriers the size of packets is found by probes (RFC 8899), up to the carrier's `mtu`; otherwise it is that `mtu`.
+    package var pathMTUDiscovery = false
     /// SHA-1 beside SHA-256: RFC 4895 section 6.1 wants it, and some stacks have nothing else. Sessions do without.
     package var offersSHA1 = false
 
@@ -154,6 +156,8 @@ package enum Effect: Sendable {
   case streamsNotReset([StreamID], reason: String)
   /// The peer adds no streams, or resets none of its own.
   case streamRequestRefused(String)
+  /// Packets of this datagram carrier may have so many octets now.
+  case packetSizeChanged(CarrierID, octets: Int)
   /// The peer began anew: what was under way in either direction is lost (RFC 9260 section 5.2.4, case A).
   case restarted
   /// The peer says that something was wrong with what it got (ERROR).

@@ -114,6 +114,15 @@ extension DatagramEndpoint {
   }
 }
 
+extension DatagramEndpoint {
+  /// A probe of the path's packet size (HEARTBEAT and PAD): the network must not cut it. Anything else it may.
+  package static func isProbe(_ packet: ByteBuffer) -> Bool {
+    // The PAD chunk comes second, behind a HEARTBEAT of 16 octets, or third, behind AUTH too.
+    guard let packet = try? Packet(packet), packet.chunks.count >= 2 else { return false }
+    return packet.chunks[packet.chunks.count - 1].known == .padding && packet.chunks[packet.chunks.count - 2].known == .heartbeat
+  }
+}
+
 // MARK: - Tell it
 
 extension DatagramEndpoint {

@@ -37,7 +37,9 @@ package struct PathLimits: Sendable, Hashable {
 
 /// One destination of a datagram association: its congestion window, its timers, its errors (RFC 9260 sections 6.3, 7.2 and 8).
 struct PathState: Sendable {
-  let mtu: Int
+  /// How large its packets may be, and the search for that.
+  var packetSize: PathMTU
+  var mtu: Int { packetSize.current }
   var status: PathStatus
 
   /// cwnd, ssthresh and partial_bytes_acked, in octets.
@@ -73,10 +75,11 @@ struct PathState: Sendable {
   var latestAcked: UInt64 = 0
   private var inFlightBefore = 0
 
-  init(mtu: Int, status: PathStatus, limits: PathLimits, at now: Instant) {
+  init(mtu: Int, discoversMTU: Bool = false, status: PathStatus, limits: PathLimits, at now: Instant) {
     precondition(mtu >= 128, "a packet has room for headers and some data")
-    self.mtu = mtu
+    packetSize = PathMTU(maximum: mtu, isDiscovered: discoversMTU)
     self.status = status
+    let mtu = packetSize.current
     // RFC 9260 section 7.2.1: min(4 x PMTU, max(2 x PMTU, 4,404 octets)).
     window = min(4 * mtu, max(2 * mtu, 4_404))
     burst = limits.maximumBurst
@@ -163,9 +166,8 @@ struct PathState: Sendable {
   }
 
   var deadline: Instant? {
-    switch (retransmission, heartbeatTimer) {
-    case (let a?, let b?): min(a, b)
-    case (let a, let b): a ?? b
-    }
+    var soonest = retransmission
+    for timer in [heartbeatTimer, packetSize.timer] { if let timer, soonest.map({ timer < $0 }) ?? true { soonest = timer } }
+    return soonest
   }
 }

@@ -99,9 +99,11 @@ private final class AgentState {
     self.logger = logger
     dialler = ServiceDialler(loop: loop, machine: settings.machine, addresses: settings.addresses, logger: logger)
     func makeListener(endpointKey: [UInt8]) -> SessionListener {
-      Listener(
-        configuration: AssociationConfiguration(endpointKey: endpointKey), authenticator: CryptoAuthenticator(),
-        cookieSecret: EndpointKey.randomOctets(32), random: SystemRandomNumberGenerator())
+      var configuration = AssociationConfiguration(endpointKey: endpointKey)
+      configuration.scheduler = .fairCapacity
+      return Listener(
+        configuration: configuration, authenticator: CryptoAuthenticator(), cookieSecret: EndpointKey.randomOctets(32),
+        random: SystemRandomNumberGenerator())
     }
     var onSession: ((SessionDriver) -> Void)?
     acceptor = SessionAcceptor(

@@ -153,6 +153,7 @@ final class ClientSession {
   private func begin(on dialled: Dialled) {
     // A sealed session's key comes out of the exchange.
     var configuration = AssociationConfiguration(endpointKey: identity == nil ? key?.associationKey ?? [] : [])
+    configuration.scheduler = .fairCapacity
     configuration.localAddresses = [dialled.local]
     let association = Association(
       connecting: configuration, authenticator: CryptoAuthenticator(), random: SystemRandomNumberGenerator(), on: dialled.carrier.id,
