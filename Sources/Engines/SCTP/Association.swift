@@ -162,7 +162,18 @@ package struct Association<Code: Authenticator>: Sendable {
     /// FORWARD-TSN goes out again.
     var forward: Instant?
 
-    var next: Instant? { [handshake, sack, heartbeat, shutdown, withoutCarrier, request, streamRequest, forward].compactMap { $0 }.min() }
+    var next: Instant? {
+      var soonest = handshake
+      func consider(_ timer: Instant?) { if let timer, soonest.map({ timer < $0 }) ?? true { soonest = timer } }
+      consider(sack)
+      consider(heartbeat)
+      consider(shutdown)
+      consider(withoutCarrier)
+      consider(request)
+      consider(streamRequest)
+      consider(forward)
+      return soonest
+    }
   }
 }
 

@@ -1,4 +1,5 @@
 import DequeModule
+import HeapModule
 import NIOCore
 import Vocabulary
 
@@ -48,6 +49,16 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
     var peerPort: UInt16
     /// As of the last time that the association had nothing more to do.
     var deadline: Instant?
+    /// The earliest of its alarms: not after its deadline.
+    var alarm: Instant?
+  }
+
+  /// An association is looked after at this time. A deadline that moves away leaves its alarm where it is, so a busy association sets few.
+  private struct Alarm: Comparable, Sendable {
+    var at: Instant
+    var id: AssociationID
+
+    static func < (a: Alarm, b: Alarm) -> Bool { a.at == b.at ? a.id < b.id : a.at < b.at }
   }
 
   /// An association is looked up by this when a packet's tag says nothing. The UDP port is part of it, since two clients behind one address translator
@@ -71,6 +82,7 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
   private var lastID: UInt64 = 0
   /// Associations that may have something to do.
   private var busy: Deque<AssociationID> = []
+  private var alarms = Heap<Alarm>()
   private var answers: Deque<DatagramEffect> = []
 
   /// - Parameters:
@@ -100,13 +112,8 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
 extension DatagramEndpoint {
   package var associations: [AssociationID] { members.keys.sorted() }
 
-  /// Right once `nextEffect` has given everything out.
-  package var deadline: Instant? {
-    members.values.reduce(nil as Instant?) { soonest, member in
-      guard let at = member.deadline else { return soonest }
-      return soonest.map { min($0, at) } ?? at
-    }
-  }
+  /// Not after the first deadline of an association, once `nextEffect` has given everything out.
+  package var deadline: Instant? { alarms.min?.at }
 
   package func association(_ id: AssociationID) -> Association<Code>? { engines[id] }
   package func routes(of id: AssociationID) -> [DatagramRoute] {
@@ -161,7 +168,15 @@ extension DatagramEndpoint {
   }
 
   package mutating func handleDeadline(at now: Instant) {
-    for id in associations where members[id]?.deadline.map({ $0 <= now }) == true {
+    var isDue: [AssociationID] = []
+    while let alarm = alarms.min, alarm.at <= now {
+      alarms.removeMin()
+      guard members[alarm.id]?.alarm == alarm.at else { continue }  // an earlier one has taken its place
+      members[alarm.id]?.alarm = nil
+      guard let deadline = members[alarm.id]?.deadline else { continue }
+      if deadline <= now { isDue.append(alarm.id) } else { setAlarm(alarm.id, at: deadline) }
+    }
+    for id in isDue {
       engines[id]?.handleDeadline(at: now)
       busy.append(id)
     }
@@ -306,7 +321,18 @@ extension DatagramEndpoint {
   /// An association has nothing more to do for now: its deadline stands, or it is over.
   private mutating func settle(_ id: AssociationID) {
     guard let (isClosed, deadline) = inspect(id, { ($0.state == .closed, $0.deadline) }) else { return }
-    if isClosed { remove(id) } else { members[id]?.deadline = deadline }
+    if isClosed { return remove(id) }
+    members[id]?.deadline = deadline
+    if let deadline { setAlarm(id, at: deadline) }
+  }
+
+  private mutating func setAlarm(_ id: AssociationID, at deadline: Instant) {
+    if let alarm = members[id]?.alarm, alarm <= deadline { return }
+    members[id]?.alarm = deadline
+    alarms.insert(Alarm(at: deadline, id: id))
+    // Alarms that others have replaced go when their time comes, or when they are most of all.
+    guard alarms.count > 64 + 4 * members.count else { return }
+    alarms = Heap(members.compactMap { id, member in member.alarm.map { Alarm(at: $0, id: id) } })
   }
 
   /// A restart has given the association another tag.
