@@ -33,7 +33,7 @@ extension Association {
   /// Takes an address back (ASCONF Delete-IP). The last one stays, and so does the one in use (RFC 5061 section 5.3, F5 to F8).
   package mutating func withdraw(_ address: IPAddress, at now: Instant) {
     guard state == .established, usesReconfiguration, localAddresses.count > 1, localAddresses.contains(address),
-      requests.count < configuration.maximumQueuedRequests
+      requests.count < configuration.maximumQueuedRequests, !(isOnDatagrams && activeCarrier.flatMap { carriers[$0]?.local } == address)
     else { return }
     localAddresses.removeAll { $0 == address }
     requests.append(.withdraw(address))
@@ -46,6 +46,12 @@ extension Association {
     parkedCarrier = nil
     for id in carriers.keys.sorted(by: { $0.value < $1.value }) where id != carrier { fence(id, "the session has moved") }
     activeCarrier = carrier
+    if let path = carriers[carrier]?.path, path.status == .unconfirmed {
+      // A peer that did not know our address has answered no HEARTBEAT from there: it is asked again behind the ASCONF, and what that cost is forgotten.
+      var again = PathState(mtu: path.mtu, status: .unconfirmed, limits: configuration.paths, at: now)
+      again.heartbeatTimer = now
+      carriers[carrier]?.path = again
+    }
     timers.withoutCarrier = nil
     timers.heartbeat = now + configuration.heartbeatInterval
     heartbeat = nil
@@ -178,11 +184,17 @@ extension Association {
       } else {
         effects.append(.announced(address))
       }
-    case .withdraw(let address): effects.append(.withdrawn(address))
+    case .withdraw(let address):
+      // Until now the peer could still send there (RFC 5061 section 5.3, F8).
+      for id in sortedCarriers where carriers[id]?.path != nil && carriers[id]?.local == address {
+        closeCarrier(id, "we have withdrawn \(address)", at: now)
+      }
+      effects.append(.withdrawn(address))
     case .move(let target, _):
-      guard target == carrier, carrier == activeCarrier else { break }
+      // On a reliable carrier the answer comes behind the peer's last SACK on it. A datagram may come by any path: some stacks answer where their data goes.
+      guard target == activeCarrier, target == carrier || isOnDatagrams else { break }
       if let refusal { return violate("the peer refused to move: \(refusal)") }
-      completeMove(to: carrier)
+      completeMove(to: target)
     }
     if outstanding == nil, awaitsMoveAck { beginNextRequest() }
   }
@@ -252,13 +264,14 @@ extension Association {
         closeCarrier(id, "the peer has withdrawn \(address)", at: now)
       }
       peerAddresses.removeAll { $0 == address }
+      if preferredAddress == address { preferredAddress = nil }
       effects.append(.peerWithdrew(address))
     case ParameterType.setPrimary:
       guard peerAddresses.contains(address) else { return "an address that was not added" }
       if carriers[carrier]?.path == nil {
         switchActive(to: carrier, at: now)
-      } else if let path = sortedCarriers.first(where: { carriers[$0]?.remote == address && carriers[$0]?.path != nil }) {
-        makePrimary(path)
+      } else {
+        prefer(address)
       }
     default: return "an unknown parameter"
     }
@@ -279,6 +292,21 @@ extension Association {
     epoch += 1
     statistics.moves += 1
     effects.append(.moved(to: carrier))
+  }
+
+  /// DATA shall go to this address of the peer: at once if a path there works, else when one has been confirmed; until then it goes where it went (RFC 5061 section 5.4: an address that
+  /// was just added gets nothing but HEARTBEAT and ASCONF-ACK).
+  package mutating func prefer(_ address: IPAddress) {
+    preferredAddress = address
+    adoptPreferred()
+  }
+
+  mutating func adoptPreferred() {
+    guard let address = preferredAddress,
+      let id = sortedCarriers.first(where: { carriers[$0]?.remote == address && carriers[$0]?.path?.status == .active })
+    else { return }
+    preferredAddress = nil
+    makePrimary(id)
   }
 
   /// On datagrams the other paths stay: the peer says where it would rather have its data (RFC 5061 section 5.1.4).

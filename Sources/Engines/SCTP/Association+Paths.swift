@@ -158,6 +158,7 @@ extension Association {
       carriers[id]?.path = path
       effects.append(.roundTrip(id, now - heartbeat.sentAt))
     }
+    adoptPreferred()
   }
 
   mutating func pathHeartbeatPacket(at now: Instant) -> Effect? {

@@ -98,6 +98,8 @@ package struct Association<Code: Authenticator>: Sendable {
   var acksToSend: Deque<(chunk: ByteBuffer, carrier: CarrierID)> = []
   /// Where a first flight is parked: it reaches the peer when the peer can be reached there, and the move is then its doing.
   var parkedCarrier: CarrierID?
+  /// Where DATA shall go as soon as a path there has been confirmed: the peer has asked for it (Set-Primary), or our owner.
+  var preferredAddress: IPAddress?
   /// After a move, nothing but ASCONF leaves until the peer has acknowledged it (RFC 5061 section 5.3, F1).
   var awaitsMoveAck = false
 

@@ -70,6 +70,8 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
 
   package let configuration: AssociationConfiguration
   package private(set) var packetsDropped = 0
+  /// To each address that a peer names a path is opened, from the address that the association began at. False: the owner opens them, since it knows which of our addresses leads where.
+  package var opensPaths = true
   private let authenticator: Code
   private let mtu: Int
   private var random: any RandomNumberGenerator & Sendable
@@ -240,7 +242,7 @@ extension DatagramEndpoint {
         return .event(id, effect)
       case .established, .restarted, .peerAnnounced:
         learnTag(of: id)
-        openAnnounced(id, at: now)
+        if opensPaths { openAnnounced(id, at: now) }
         return .event(id, effect)
       default: return .event(id, effect)
       }
@@ -400,8 +402,4 @@ extension DatagramEndpoint {
     builder.append(type, flags: isReflected ? 1 : 0)
     push(.transmit(builder.finish(), route))
   }
-}
-
-extension IPAddress {
-  fileprivate var isVersion6: Bool { if case .v6 = self { true } else { false } }
 }

@@ -56,6 +56,8 @@ package enum IPAddress: Hashable, Sendable {
 }
 
 extension IPAddress {
+  package var isVersion6: Bool { if case .v6 = self { true } else { false } }
+
   /// 127.0.0.0/8 (RFC 1122 section 3.2.1.3) or ::1 (RFC 4291 section 2.5.3).
   package var isLoopback: Bool {
     switch self {
