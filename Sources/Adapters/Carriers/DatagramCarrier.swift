@@ -6,7 +6,8 @@ import Vocabulary
 
 /// One UDP socket, bound to one address, that carries SCTP packets (RFC 6951): a datagram is a packet.
 ///
-/// Its address is the source of all that leaves here, so a path's source is pinned by the choice of the socket.
+/// Its address is the source of all that leaves here, so a path's source is pinned by the choice of the socket. A socket that fails (NIO closes one when the network is unreachable, as
+/// after a link went down) is made anew, at the same address and port, until the owner closes the carrier.
 package final class DatagramCarrier: ChannelInboundHandler {
   package typealias InboundIn = AddressedEnvelope<ByteBuffer>
   package typealias OutboundOut = AddressedEnvelope<ByteBuffer>
@@ -28,55 +29,115 @@ package final class DatagramCarrier: ChannelInboundHandler {
   private static let batch = 16
   /// 4 MiB for each direction: 80 ms at 400 Mbit/s; the kernel grants what its own limit allows.
   private static let socketBuffer: Int32 = 4 << 20
+  /// Between the end of a socket and the next one: a quarter of the least RTO that RFC 9260 allows, so that a link that is back is used before its path counts as failed.
+  private static let pauseBeforeReopening = TimeAmount.milliseconds(250)
 
-  package let local: Endpoint
-  private let channel: any Channel
-  private var events: Events?
+  package private(set) var local: Endpoint
+  private let mtu: Int
+  private let loop: any EventLoop
+  private let events: Events
+  /// Nil between two sockets: what is written then is lost, as datagrams may be.
+  private var channel: (any Channel)?
+  private var isClosed = false
+  /// Only the first of a row of failures is told.
+  private var hasComplained = false
 
-  private init(channel: any Channel, local: Endpoint) {
-    self.channel = channel
-    self.local = local
+  private init(_ address: Endpoint, mtu: Int, loop: any EventLoop, events: Events) {
+    local = address
+    self.mtu = mtu
+    self.loop = loop
+    self.events = events
   }
 
   /// Binds a socket and starts reading it; the future's value belongs to the loop.
   package static func bind(
     _ address: Endpoint, mtu: Int, loop: any EventLoop, events: Events
   ) -> EventLoopFuture<NIOLoopBound<DatagramCarrier>> {
-    let box = NIOLoopBound(events, eventLoop: loop)
+    let carrier = NIOLoopBound(DatagramCarrier(address, mtu: mtu, loop: loop, events: events), eventLoop: loop)
+    return carrier.value.open().map { carrier }
+  }
+
+  private func open() -> EventLoopFuture<Void> {
+    let bound = NIOLoopBound(self, eventLoop: loop)
     return DatagramBootstrap(group: loop)
-      .channelOption(.datagramVectorReadMessageCount, value: batch)
-      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: batch * max(2_048, mtu)))
-      .channelOption(.socketOption(.so_rcvbuf), value: .init(socketBuffer))
-      .channelOption(.socketOption(.so_sndbuf), value: .init(socketBuffer))
+      .channelOption(.datagramVectorReadMessageCount, value: Self.batch)
+      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.batch * max(2_048, mtu)))
+      .channelOption(.socketOption(.so_rcvbuf), value: .init(Self.socketBuffer))
+      .channelOption(.socketOption(.so_sndbuf), value: .init(Self.socketBuffer))
       .channelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
-      .bind(host: "\(address.address)", port: Int(address.port))
+      .bind(host: "\(local.address)", port: Int(local.port))
       .flatMapThrowing { channel in
-        guard let local = channel.localAddress?.vocabulary else { throw ChannelError.operationUnsupported }
-        let carrier = DatagramCarrier(channel: channel, local: local)
-        carrier.events = box.value
+        let carrier = bound.value
+        guard let local = channel.localAddress?.vocabulary, !carrier.isClosed else {
+          channel.close(promise: nil)
+          throw ChannelError.operationUnsupported
+        }
+        carrier.local = local
         try channel.pipeline.syncOperations.addHandler(carrier)
-        return NIOLoopBound(carrier, eventLoop: loop)
+        carrier.channel = channel
+        carrier.hasComplained = false
+        carrier.events.writability(true)
       }
+  }
+
+  private func openLater() {
+    guard !isClosed else { return }
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    loop.scheduleTask(in: Self.pauseBeforeReopening) {
+      let carrier = bound.value
+      guard !carrier.isClosed else { return }
+      carrier.open().whenFailure {
+        bound.value.complain(describe($0))
+        bound.value.openLater()
+      }
+    }
+  }
+
+  private func complain(_ what: String) {
+    guard !hasComplained, !isClosed else { return }
+    hasComplained = true
+    events.failed("\(local): \(what)")
   }
 
   package func write(_ packet: ByteBuffer, to remote: Endpoint) {
     guard let address = try? SocketAddress(remote) else { return }
-    channel.write(AddressedEnvelope(remoteAddress: address, data: packet), promise: nil)
+    channel?.write(AddressedEnvelope(remoteAddress: address, data: packet), promise: nil)
   }
 
-  package func flush() { channel.flush() }
-  package var isWritable: Bool { channel.isWritable }
-  package func close() { channel.close(promise: nil) }
+  package func flush() { channel?.flush() }
+  package var isWritable: Bool { channel?.isWritable ?? true }
+
+  package func close() {
+    isClosed = true
+    channel?.close(promise: nil)
+  }
 
   package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     let envelope = unwrapInboundIn(data)
     guard let remote = envelope.remoteAddress.vocabulary else { return }
-    events?.packet(DatagramRoute(local: local.address, remote: remote), envelope.data)
+    events.packet(DatagramRoute(local: local.address, remote: remote), envelope.data)
   }
 
-  package func channelReadComplete(context: ChannelHandlerContext) { events?.readComplete() }
+  package func channelReadComplete(context: ChannelHandlerContext) { events.readComplete() }
 
-  package func channelWritabilityChanged(context: ChannelHandlerContext) { events?.writability(context.channel.isWritable) }
+  package func channelWritabilityChanged(context: ChannelHandlerContext) { events.writability(context.channel.isWritable) }
 
-  package func errorCaught(context: ChannelHandlerContext, error: any Error) { events?.failed(describe(error)) }
+  package func errorCaught(context: ChannelHandlerContext, error: any Error) { complain(describe(error)) }
+
+  package func channelInactive(context: ChannelHandlerContext) {
+    channel = nil
+    complain("the socket failed, and is made anew")
+    openLater()
+  }
+
+  /// The address of ours that packets to `remote` leave from, as the kernel's routes have it. Nothing is sent.
+  package static func source(toward remote: Endpoint, loop: any EventLoop) -> EventLoopFuture<IPAddress> {
+    loop.makeCompletedFuture { try SocketAddress(remote) }
+      .flatMap { DatagramBootstrap(group: loop).connect(to: $0) }
+      .flatMapThrowing { channel in
+        defer { channel.close(promise: nil) }
+        guard let local = channel.localAddress?.vocabulary else { throw ChannelError.operationUnsupported }
+        return local.address
+      }
+  }
 }

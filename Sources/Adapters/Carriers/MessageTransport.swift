@@ -1,5 +1,6 @@
 import NIOCore
 import SCTP
+import Vocabulary
 
 /// SCTP as messages, whatever carries its packets: what a trial needs of it. All calls and callbacks are on one event loop.
 package protocol MessageTransport: AnyObject {
@@ -14,7 +15,12 @@ package protocol MessageTransport: AnyObject {
   func send(
     _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, endOfWrite: Bool, on id: AssociationID
   ) -> Bool
-  func shutdown(_ id: AssociationID)
-  func abort(_ id: AssociationID, reason: String)
+  /// Whatever else an association can be told; it is given the time.
+  func tell(_ id: AssociationID, _ body: (inout SessionAssociation, Instant) -> Void)
   func close()
+}
+
+extension MessageTransport {
+  package func shutdown(_ id: AssociationID) { tell(id) { $0.shutdown(at: $1) } }
+  package func abort(_ id: AssociationID, reason: String) { tell(id) { $0.abort(reason: reason, at: $1) } }
 }

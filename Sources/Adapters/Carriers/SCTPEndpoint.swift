@@ -2,6 +2,7 @@ import Authentication
 import NIOCore
 import NIOPosix
 import SCTP
+import Sockets
 import Vocabulary
 
 /// SCTP over UDP without flows: one `DatagramEndpoint`, its sockets and its clock, on one event loop. For other stacks, trials and tests.
@@ -27,10 +28,12 @@ package final class SCTPEndpoint: MessageTransport {
     engine = DatagramEndpoint(
       configuration: configuration, authenticator: CryptoAuthenticator(), cookieSecret: EndpointKey.randomOctets(32), mtu: mtu,
       isListening: isListening, random: SystemRandomNumberGenerator())
+    engine.opensPaths = false
   }
 
   package var associations: [AssociationID] { engine.associations }
   package func association(_ id: AssociationID) -> SessionAssociation? { engine.association(id) }
+  package func routes(of id: AssociationID) -> [DatagramRoute] { engine.routes(of: id) }
 
   /// A socket for one of our addresses. The value is where it is bound.
   package func bind(_ address: Endpoint) -> EventLoopFuture<Endpoint> {
@@ -60,6 +63,12 @@ package final class SCTPEndpoint: MessageTransport {
     drive()
   }
 
+  /// Our end goes to `local`, which has a socket: the peer is told, and all else stops until it has answered.
+  package func move(_ id: AssociationID, from local: IPAddress, to remote: Endpoint) {
+    engine.move(id, to: DatagramRoute(local: local, remote: remote), at: SessionDriver.now())
+    drive()
+  }
+
   /// False: the send buffer is full; `.sendSpace` will come.
   package func send(
     _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, endOfWrite: Bool,
@@ -73,13 +82,8 @@ package final class SCTPEndpoint: MessageTransport {
     return isTaken
   }
 
-  package func shutdown(_ id: AssociationID) {
-    engine.with(id) { $0.shutdown(at: SessionDriver.now()) }
-    drive()
-  }
-
-  package func abort(_ id: AssociationID, reason: String) {
-    engine.with(id) { $0.abort(reason: reason, at: SessionDriver.now()) }
+  package func tell(_ id: AssociationID, _ body: (inout SessionAssociation, Instant) -> Void) {
+    engine.with(id) { body(&$0, SessionDriver.now()) }
     drive()
   }
 
@@ -107,7 +111,9 @@ extension SCTPEndpoint {
         // Beyond the watermark the engine packs no more DATA until the socket takes it again.
         if !socket.isWritable { engine.writable(false) }
       case .accepted(let id, let remote): onAccepted(id, "\(remote)")
-      case .event(let id, let event): onEvent(id, event)
+      case .event(let id, let event):
+        openPaths(of: id, after: event)
+        onEvent(id, event)
       case .refused(let remote, let reason): onTrouble("\(remote): \(reason)")
       }
     }
@@ -120,5 +126,31 @@ extension SCTPEndpoint {
   private func ring() {
     engine.handleDeadline(at: SessionDriver.now())
     drive()
+  }
+
+  /// To each address that the peer has named there is a path, from the address of ours that the kernel's routes lead there from; if that one has no socket (on the loopback, for
+  /// one), or the peer does not know it, from where the association began.
+  private func openPaths(of id: AssociationID, after event: Effect) {
+    switch event {
+    case .established, .restarted, .peerAnnounced: break
+    default: return
+    }
+    let routes = engine.routes(of: id)
+    guard let first = routes.first, let association = engine.association(id) else { return }
+    let known = association.localAddresses
+    for address in association.peerAddresses where !routes.contains(where: { $0.remote.address == address }) {
+      let remote = Endpoint(address: address, port: first.remote.port)
+      let bound = NIOLoopBound(self, eventLoop: loop)
+      DatagramCarrier.source(toward: remote, loop: loop).whenComplete { result in
+        let endpoint = bound.value
+        switch result {
+        case .success(let local):
+          let isOurs = endpoint.sockets[local] != nil && known.contains(local)
+          guard !endpoint.isClosed, isOurs || local.isVersion6 == first.local.isVersion6 else { return }
+          endpoint.addPath(from: isOurs ? local : first.local, to: remote, of: id)
+        case .failure(let error): endpoint.onTrouble("no way to the peer's address \(address): \(describe(error))")
+        }
+      }
+    }
   }
 }

@@ -89,13 +89,8 @@ package final class StreamEndpoint: MessageTransport {
     return isTaken
   }
 
-  package func shutdown(_ id: AssociationID) {
-    members[id]?.association?.shutdown(at: SessionDriver.now())
-    drive(id)
-  }
-
-  package func abort(_ id: AssociationID, reason: String) {
-    members[id]?.association?.abort(reason: reason, at: SessionDriver.now())
+  package func tell(_ id: AssociationID, _ body: (inout SessionAssociation, Instant) -> Void) {
+    if let member = members[id], member.association != nil { body(&member.association!, SessionDriver.now()) }
     drive(id)
   }
 
