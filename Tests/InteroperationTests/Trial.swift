@@ -28,7 +28,7 @@ final class Trial {
   var receivesUnordered = false
   /// Between two messages; none: as fast as the send buffer takes them.
   var interval: TimeAmount?
-  var onEvent: (Effect) -> Void = { _ in }
+  private var waits: [(isOver: (Effect) -> Bool, promise: EventLoopPromise<Void>)] = []
   private var toSend: [TrialMessage] = []
   private var sent = 0
   private var awaited: [UInt16: [TrialMessage]] = [:]
@@ -71,12 +71,33 @@ final class Trial {
     association = endpoint.connect(from: local, to: remote)
   }
 
+  /// Succeeds when it has been asked about an event that is the one.
+  func wait(for what: String, _ isOver: @escaping (Effect) -> Bool) -> EventLoopFuture<Void> {
+    let promise = endpoint.loop.makePromise(of: Void.self)
+    endpoint.loop.assumeIsolated().scheduleTask(in: .seconds(60)) { promise.fail(TrialError(description: "\(what): waited for in vain")) }
+    waits.append((isOver, promise))
+    return promise.futureResult
+  }
+
+  /// Succeeds when so many messages have come.
+  func wait(forMessages count: Int) -> EventLoopFuture<Void> {
+    var left = count
+    return wait(for: "\(count) messages") {
+      if case .deliver = $0 { left -= 1 }
+      return left == 0
+    }
+  }
+
   private func fail(_ what: String) { done.fail(TrialError(description: what)) }
 
   private func take(_ event: Effect, of id: AssociationID) {
     if let association = endpoint.association(id) { report.statistics = association.statistics }
     if case .deliver = event {} else { report.events.append("\(event)") }
-    onEvent(event)
+    waits.removeAll { wait in
+      guard wait.isOver(event) else { return false }
+      wait.promise.succeed()
+      return true
+    }
     switch event {
     case .established: push(id)
     case .sendSpace:

@@ -3,11 +3,11 @@
  *   usrsctp-peer echo | sink     --udp PORT --port SCTP-PORT [options]      takes messages; echo sends each back, on its stream
  *   usrsctp-peer client | source --udp PORT --port SCTP-PORT --remote-udp PORT --remote-port SCTP-PORT --sizes 1,1200,200000 --streams N [options]
  *                                                                  sends each size once; client wants each back as it was
- * Options: --local A,B --remote A (127.0.0.1), --key HEX --key-id N (RFC 4895; with N > 0 key 0 is refused), --auth-data (wants DATA authenticated),
+ * Options: --local A,B --remote A (127.0.0.1), --remote-udp PORT (also of addresses that the peer adds), --key HEX --key-id N (RFC 4895; with N > 0 key 0 is refused), --auth-data (wants DATA authenticated),
  *          --unordered, --count N (rounds), --every MICROSECONDS (between two messages), --rtx N or --ttl MILLISECONDS (RFC 3758), --idata (RFC 8260)
  *
  * On standard input it takes commands, one a line: `add A`, `delete A`, `peer-primary A` (asks the peer to send there), `primary A` (sends there),
- * `reset-out 1,2`, `reset-in 1,2`, `shutdown`; each is answered with "done ..." or "failed ...".
+ * `ask A` (with HEARTBEAT), `reset-out 1,2`, `reset-in 1,2`, `shutdown`; each is answered with "done ..." or "failed ...".
  *
  * It prints "listening", "connected", events, and at the end "ok N messages, sent DIGEST, received DIGEST, gap MILLISECONDS"; a digest is the sum of all messages'
  * FNV-1a hashes (stream, place on the stream, identifier, octets), so it tells a message that was lost, doubled, changed, or out of turn. Status 0 only if all went well.
@@ -265,13 +265,18 @@ static int obey(const char *command, const char *what) {
     return usrsctp_setsockopt(live, IPPROTO_SCTP, SCTP_RESET_STREAMS, &request,
       (socklen_t)(sizeof request.head + request.head.srs_number_streams * sizeof(uint16_t)));
   }
-  a = address(what, !strcmp(command, "primary") ? o.remote_port : o.port);
+  a = address(what, !strcmp(command, "primary") || !strcmp(command, "ask") ? o.remote_port : o.port);
   if (!strcmp(command, "add")) return usrsctp_bindx(live, (struct sockaddr *)&a, 1, SCTP_BINDX_ADD_ADDR);
   if (!strcmp(command, "delete")) return usrsctp_bindx(live, (struct sockaddr *)&a, 1, SCTP_BINDX_REM_ADDR);
   if (!strcmp(command, "primary")) {
     struct sctp_setprim request = {0};
     memcpy(&request.ssp_addr, &a, sizeof a);
     return usrsctp_setsockopt(live, IPPROTO_SCTP, SCTP_PRIMARY_ADDR, &request, sizeof request);
+  }
+  if (!strcmp(command, "ask")) {
+    struct sctp_paddrparams request = {.spp_flags = SPP_HB_DEMAND};
+    memcpy(&request.spp_address, &a, sizeof a);
+    return usrsctp_setsockopt(live, IPPROTO_SCTP, SCTP_PEER_ADDR_PARAMS, &request, sizeof request);
   }
   if (!strcmp(command, "peer-primary")) {
     struct sctp_setpeerprim request = {0};
@@ -362,6 +367,11 @@ static struct socket *prepare(void) {
     value.assoc_value = 1;
     set(s, SCTP_INTERLEAVING_SUPPORTED, &value, sizeof value, "SCTP_INTERLEAVING_SUPPORTED");
   }
+  if (o.remote_udp) {
+    struct sctp_udpencaps encapsulation = {.sue_assoc_id = SCTP_FUTURE_ASSOC, .sue_port = htons((uint16_t)o.remote_udp)};
+    encapsulation.sue_address.ss_family = AF_UNSPEC;
+    set(s, SCTP_REMOTE_UDP_ENCAPS_PORT, &encapsulation, sizeof encapsulation, "SCTP_REMOTE_UDP_ENCAPS_PORT");
+  }
   if (o.key) authenticate(s);
   if (o.authenticate) {
     struct sctp_authchunk chunk = {.sauth_chunk = SCTP_DATA};
@@ -404,13 +414,8 @@ int main(int argc, char **argv) {
     set(live, SCTP_RECVRCVINFO, &on, sizeof on, "SCTP_RECVRCVINFO");
     tell_events(live);
   } else {
-    struct sctp_udpencaps encapsulation;
     struct sockaddr_in there = address(o.remote, o.remote_port);
     read_sizes();
-    memset(&encapsulation, 0, sizeof encapsulation);
-    encapsulation.sue_address.ss_family = AF_UNSPEC;
-    encapsulation.sue_port = htons((uint16_t)o.remote_udp);
-    set(live, SCTP_REMOTE_UDP_ENCAPS_PORT, &encapsulation, sizeof encapsulation, "SCTP_REMOTE_UDP_ENCAPS_PORT");
     if (usrsctp_connect(live, (struct sockaddr *)&there, sizeof there)) die("connect");
   }
   puts("connected");
