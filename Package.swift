@@ -132,7 +132,9 @@ let testTargets: [Target] = [
   .target(
     name: "FuzzHarness", dependencies: ["SCTP", "Flows", "Tunnel", "Vocabulary", nioCore], path: "Fuzz/Harness", swiftSettings: counted),
   tests("FuzzTests", ["FuzzHarness", "Vocabulary"]),
-  .target(name: "TestSupport", dependencies: [logging], path: "Tests/Support", exclude: ["README.md"], swiftSettings: strict),
+  .target(
+    name: "TestSupport", dependencies: ["Control", "Vocabulary", nioCore, nioPosix, nioHTTP1, logging], path: "Tests/Support",
+    exclude: ["README.md"], swiftSettings: strict),
   .target(
     name: "CertificateSupport", dependencies: ["Certificates"], path: "Tests/CertificateSupport", exclude: ["README.md"],
     swiftSettings: strict),
@@ -148,7 +150,12 @@ let testTargets: [Target] = [
   tests(
     "CertificateTests",
     ["Certificates", "Enrolment", "Sockets", "Control", "Vocabulary", crypto, x509, asn1, nioCore, nioPosix, nioEmbedded, nioSSL, logging]),
-  tests("SessionTests", ["TestSupport", "CertificateSupport", "Agent", "Client", "Vocabulary", nioCore, nioPosix, logging]),
+  tests(
+    "SessionTests",
+    [
+      "TestSupport", "CertificateSupport", "Agent", "Client", "Accelerator", "Authentication", "Control", "LinuxNetwork", "Vocabulary",
+      nioCore, nioPosix, logging,
+    ]),
   tests(
     "AcceleratorTests",
     ["TestSupport", "Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),

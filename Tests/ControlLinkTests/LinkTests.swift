@@ -2,6 +2,7 @@ import Control
 import ControlLink
 import NIOHTTP1
 import Synchronization
+import TestSupport
 import Testing
 import Vocabulary
 

@@ -11,6 +11,8 @@ final class Wire: Sendable {
   private struct State {
     var pairs: [(Socket, Socket)] = []
     var isDown = false
+    var isStalled = false
+    var isRefusing = false
     var accepted = 0
     /// What went to the agent on each connection, and all that came back.
     var sent: [[UInt8]] = []
@@ -21,8 +23,9 @@ final class Wire: Sendable {
   private static let kept = 1 << 20
   private let state = Mutex(State())
 
-  init(to target: UInt16) throws {
-    (listener, port) = try Socket.listen()
+  /// - Parameter host: the one loopback address where it listens (127.0.0.2 is 0x7f00_0002), 0 for all.
+  init(to target: UInt16, at host: UInt32 = 0, port: UInt16 = 0) throws {
+    (listener, self.port) = try Socket.listen(at: host, port: port)
     self.target = target
     start { wire in
       while let near = try? wire.listener.acceptForever() { wire.join(near) }
@@ -57,6 +60,16 @@ final class Wire: Sendable {
     }
   }
 
+  /// No more connections from here on; those that stand go on.
+  func refuse() { state.withLock { $0.isRefusing = true } }
+
+  /// Connections stand, and nothing comes through: a network that swallows everything.
+  func setStalled(_ isStalled: Bool) { state.withLock { $0.isStalled = isStalled } }
+
+  private func waitWhileStalled() {
+    while state.withLock({ $0.isStalled }) { usleep(2_000) }
+  }
+
   func setDown(_ isDown: Bool) {
     state.withLock { $0.isDown = isDown }
     if isDown { cut() }
@@ -75,7 +88,7 @@ final class Wire: Sendable {
         }
       }
     }
-    guard !state.withLock({ $0.isDown }), let far = try? Socket.connect(target) else { return near.reset() }
+    guard !state.withLock({ $0.isDown || $0.isRefusing }), let far = try? Socket.connect(target) else { return near.reset() }
     state.withLock {
       $0.pairs.append((near, far))
       $0.accepted += 1
@@ -85,6 +98,7 @@ final class Wire: Sendable {
     for (from, to, isSent) in [(near, far, true), (far, near, false)] {
       start { wire in
         while let bytes = try? from.readForever(), !bytes.isEmpty {
+          wire.waitWhileStalled()
           wire.hear(bytes, on: number, isSent: isSent)
           guard (try? to.write(bytes)) != nil else { break }
         }

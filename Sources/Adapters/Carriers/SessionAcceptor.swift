@@ -128,6 +128,7 @@ package final class SessionAcceptor {
       if let id = stranger.opening?.session {
         sealedSessions[id]?.driver = session
         session.sealedID = id
+        session.clientName = sealedSessions[id]?.client.description
       }
       forget(carrier.id)
       onSession(session)

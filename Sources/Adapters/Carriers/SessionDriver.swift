@@ -30,6 +30,7 @@ package enum SessionEvent {
   /// The agent says, and nobody has signed it, that it does not know this sealed session.
   case agentForgot
   case roundTrip(CarrierID, TimeSpan)
+  case told(SessionMessage)
   /// The session is over, by shutdown (nil) or for a reason.
   case ended(String?)
 }
@@ -49,6 +50,8 @@ package final class SessionDriver {
   package var onEvent: (SessionEvent) -> Void = { _ in }
   /// Its name on the wire, if it is sealed.
   package internal(set) var sealedID: SealedSessionID?
+  /// The name in the client's certificate (at an agent, if the session is sealed).
+  package internal(set) var clientName: String?
 
   /// Send space that wakes flows: four frames, so that they are not woken for every octet that a SACK frees.
   package static let leastSpace = 4 * maximumDataOctets
@@ -172,6 +175,20 @@ extension SessionDriver {
     association.withdraw(address, at: SessionDriver.now())
     drive()
   }
+
+  /// Says something to the other end, once and without a promise: nothing is said while the send buffer is full.
+  package func tell(_ message: SessionMessage) {
+    guard !hasEnded else { return }
+    _ = association.send(
+      ByteBuffer(bytes: message.octets), stream: StreamID(0), protocolIdentifier: SessionMessage.family | UInt32(message.kind.rawValue),
+      isUnordered: true, endOfWrite: true)
+    drive()
+  }
+
+  /// Ends a carrier of which the owner knows that it leads nowhere; `carrierClosed` follows.
+  package func close(_ carrier: CarrierID, _ reason: String) { carriers[carrier]?.close(reason) }
+
+  package func localAddress(of carrier: CarrierID) -> IPAddress? { localAddresses[carrier] }
 
   package func suspendTimeouts() {
     association.suspendTimeouts()
@@ -315,6 +332,10 @@ extension SessionDriver {
   }
 
   private func deliver(_ payload: ByteBuffer, identifier: UInt32, stream: StreamID) {
+    if identifier & 0xffff_ff00 == SessionMessage.family {
+      if let message = SessionMessage(identifier: identifier, payload: payload) { onEvent(.told(message)) }
+      return
+    }
     do throws(FlowViolation) {
       guard identifier & 0xffff_0000 == SessionDriver.protocolFamily,
         let kind = FlowFrame.Kind(rawValue: UInt8(truncatingIfNeeded: identifier))

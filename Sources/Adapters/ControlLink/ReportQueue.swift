@@ -43,7 +43,7 @@ extension NodeReport {
   fileprivate var isMeasurement: Bool {
     switch self {
     case .measured, .unreachable: true
-    case .announced, .moved, .stuck, .event: false
+    case .announced, .moved, .recovered, .stuck, .event: false
     }
   }
 }

@@ -43,6 +43,8 @@ package enum HandoverEffect: Sendable, Hashable {
   case order(NodeOrder, to: OrderAudience)
   /// A GO: the token has neither expiry nor MAC yet, since an engine has neither a wall clock nor a key.
   case go(GoToken, migration: MigrationID, to: NodeID)
+  /// The same for the machine's agent, which passes it on over the carriers that it has: the second way of GO. Its path is direct; a client knows its own from PREPARE.
+  case goThroughAgent(GoToken, migration: MigrationID)
   case ask(HypervisorQuestion, of: SiteID)
   case line(actor: String, event: String)
   /// The handover is over. Once.

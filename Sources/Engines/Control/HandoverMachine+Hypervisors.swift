@@ -271,6 +271,7 @@ extension HandoverMachine {
     say("GO: the guest runs at \(destinationSite), epoch \(epoch), to \(clients.count == 1 ? "1 client" : "\(clients.count) clients")")
     tellExpecting(.arrived(agent: destinationAgent))  // first: a parked flight there is nearer than any client
     for client in clients.keys.sorted() { permit(client) }
+    permitThroughAgent()
     set(.go, limits.goInterval, at: now)
     set(.move, limits.moveLimit, at: now)
     set(.fence, limits.fenceLimit, at: now)
@@ -281,6 +282,13 @@ extension HandoverMachine {
     let token = GoToken(
       machine: machine, epoch: epoch, agent: destinationAgent, path: clients[client]?.path?.choice ?? .direct, expires: 0)
     effects.append(.go(token, migration: migration, to: client))
+  }
+
+  mutating func permitThroughAgent() {
+    guard clients.values.contains(where: { $0.movedAt == nil }) else { return }
+    effects.append(
+      .goThroughAgent(
+        GoToken(machine: machine, epoch: epoch, agent: destinationAgent, path: .direct, expires: 0), migration: migration))
   }
 
   // MARK: The end

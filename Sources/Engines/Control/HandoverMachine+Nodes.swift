@@ -68,7 +68,8 @@ extension HandoverMachine {
       effects.append(.order(.prepare(migration: migration, machine: machine, agent: destinationAgent, path: .direct), to: .agent))
     case .moving(let moving) where moving.hasFenced:
       effects.append(.order(.fence(migration: migration, machine: machine, agent: destinationAgent), to: .agent))
-    case .moving, .returning, .over: break
+    case .moving: permitThroughAgent()
+    case .returning, .over: break
     }
   }
 
@@ -88,7 +89,7 @@ extension HandoverMachine {
     case .stuck(let machine, let epoch, let reason):
       guard machine == self.machine, epoch == self.epoch else { return }
       clients[node]?.trouble = reason
-    case .announced, .measured, .unreachable, .event: break
+    case .announced, .recovered, .measured, .unreachable, .event: break
     }
   }
 

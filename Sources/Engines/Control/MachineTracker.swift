@@ -27,6 +27,8 @@ package struct MachineTracker: Sendable {
 
   private struct SiteView: Sendable {
     var isConnected = false
+    /// Its process has ended.
+    var isGone = false
     /// The last word on the guest since the connection stands.
     var guest: GuestState?
     /// From `inmigrate` until the arrival has completed or failed.
@@ -64,9 +66,29 @@ package struct MachineTracker: Sendable {
 
   /// Where the machine runs, as far as its hypervisors say so.
   package var home: SiteID? {
-    if let current, current.hasGone { return current.destinationSite }
     let running = places.map(\.site).filter { views[$0]?.guest == .running && views[$0]?.isArriving == false }
+    if let current, current.hasGone {
+      // Only its own hypervisor's word of a later life elsewhere stands against a GO.
+      guard current.isOver, running.count == 1 else { return current.destinationSite }
+    }
     return running.count == 1 ? running.first : nil
+  }
+
+  /// Where the machine runs without any doubt: its hypervisor there says so, and every other one says that it does not run there, or has ended.
+  package var certainHome: SiteID? {
+    guard !isInHandover, let home, views[home]?.guest == .running else { return nil }
+    let isClear = places.allSatisfy { place in
+      guard place.site != home, let view = views[place.site] else { return true }
+      return view.isGone || view.guest.map { !$0.mayRun } ?? false
+    }
+    return isClear ? home : nil
+  }
+
+  /// A fresh epoch for a GO without a migration: another path, or a machine that was found elsewhere. It keeps step with the seconds since 1970, so that a controller
+  /// that starts anew is never behind; so at most one a second.
+  package mutating func beginEpoch(atLeast seconds: UInt64) -> UInt64 {
+    lastEpoch = max(lastEpoch + 1, seconds)
+    return lastEpoch
   }
 
   package var isInHandover: Bool { current.map { !$0.isOver } ?? false }
@@ -156,7 +178,8 @@ package struct MachineTracker: Sendable {
         effects.append(.ask(.guest, of: site))
         effects.append(.ask(.migration, of: site))
       }
-    case .lost, .gone: views[site] = SiteView()
+    case .lost: views[site] = SiteView()
+    case .gone: views[site] = SiteView(isGone: true)
     case .guest(let guest) where views[site]?.guest == nil:
       let held = views[site]?.unjudged ?? []
       views[site]?.unjudged = []

@@ -93,7 +93,7 @@ package enum NodeOrder: Codable, Sendable, Hashable {
   case prepare(migration: MigrationID, machine: MachineID, agent: Endpoint, path: PathChoice)
   /// To the clients: the guest has been stopped, do not count timeouts until GO or ROLL BACK.
   case freeze(migration: MigrationID, machine: MachineID)
-  /// To the clients: move now.
+  /// To the clients: move now. To the agent: pass it on to the clients, whom the old path may still reach.
   case go(migration: MigrationID, token: GoToken)
   /// To the agent and the clients: the migration failed or was cancelled, the announced address is withdrawn.
   case rollBack(migration: MigrationID, machine: MachineID, agent: Endpoint)
@@ -135,6 +135,8 @@ package enum NodeReport: Codable, Sendable, Hashable {
   case announced(machine: MachineID, agent: Endpoint, sessions: Int)
   /// A client's session has moved; how long from taking GO to the confirmed carrier. Negative if a parked first flight had moved it before GO came.
   case moved(machine: MachineID, epoch: UInt64, goToConfirmedMilliseconds: Double)
+  /// A client's session has found its machine by itself, without a GO: the controller may know a better path, and says so with one.
+  case recovered(machine: MachineID, agent: Endpoint)
   /// A client could not move, or refused a GO.
   case stuck(machine: MachineID, epoch: UInt64, reason: String)
   /// Anything that belongs on the timeline.

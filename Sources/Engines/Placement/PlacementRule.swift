@@ -37,6 +37,8 @@ package struct PlacementDecision: Sendable, Hashable {
   }
 
   package var route: Route
+  /// The path calls for accelerators, whether there are any or not.
+  package var isCalledFor = false
   package var reason: String
   /// What the decision went by; nil if there was nothing to go by.
   package var estimate: PathEstimate?
@@ -124,8 +126,9 @@ package struct PlacementRule: Sendable {
     }
     guard let near, let far else {
       let bare = near == nil && far == nil ? "\(path.from) or \(path.to)" : "\(near == nil ? path.from : path.to)"
-      return PlacementDecision(route: .direct, reason: "direct: \(reason), but no accelerator is registered at \(bare)", estimate: estimate)
+      return PlacementDecision(
+        route: .direct, isCalledFor: true, reason: "direct: \(reason), but no accelerator is registered at \(bare)", estimate: estimate)
     }
-    return PlacementDecision(route: .through(near: near, far: far), reason: reason, estimate: estimate)
+    return PlacementDecision(route: .through(near: near, far: far), isCalledFor: true, reason: reason, estimate: estimate)
   }
 }

@@ -411,8 +411,14 @@ extension Association {
       beat(at: now)
     }
     if expire(\.shutdown, at: now) { retryShutdown(at: now) }
+    let late = timers.withoutCarrier.map { now - $0 } ?? .zero
     if expire(\.withoutCarrier, at: now) {
-      if isSuspended { timers.withoutCarrier = now + configuration.lifetimeWithoutCarrier } else { fail(.noCarrier) }
+      // A machine that stood still has kept its peer from coming back: it gets the time again.
+      if isSuspended || late > configuration.heartbeatInterval {
+        timers.withoutCarrier = now + configuration.lifetimeWithoutCarrier
+      } else {
+        fail(.noCarrier)
+      }
     }
   }
 

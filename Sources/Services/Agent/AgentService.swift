@@ -89,6 +89,10 @@ private final class AgentState {
   /// Sessions that have not acknowledged an announcement yet.
   private var unacknowledged: [IPAddress: Set<ObjectIdentifier>] = [:]
   private var activeAddress: IPAddress?
+  private var roll = SessionRoll()
+  private var watch: AddressWatch?
+  /// Addresses that the machine has got since the agent began, without a word of the controller: announced, since clients may need them when it moves unplanned.
+  private var found: Set<IPAddress> = []
 
   init(
     settings: AgentSettings, key: EndpointKey?, identity: IdentityKeeper?, credentials: ControlCredentials, loop: any EventLoop,
@@ -112,6 +116,11 @@ private final class AgentState {
       limits: settings.limits, loop: loop, logger: logger
     ) { onSession?($0) }
     onSession = { [unowned self] in self.begin($0) }
+    var known = AddressWatch.present()
+    watch = AddressWatch(loop: loop) { [unowned self] present in
+      self.addressesChanged(from: known, to: present)
+      known = present
+    }
     guard let controller = settings.controller else { return }
     link = ControlLink(
       loop: loop, controller: controller, description: NodeDescription(node: settings.node, role: .agent, machine: settings.machine),
@@ -119,9 +128,13 @@ private final class AgentState {
       onOrder: { [unowned self] in self.follow($0) })
   }
 
-  func start() { link?.start() }
+  func start() {
+    link?.start()
+    watch?.start()
+  }
 
   func stop() {
+    watch?.stop()
     link?.stop()
     for session in acceptor.all { session.abort("the agent has been stopped") }
   }
@@ -138,19 +151,62 @@ private final class AgentState {
   private func note(_ event: SessionEvent, of session: SessionDriver) {
     switch event {
     case .established:
-      for address in announced.keys.sorted(by: { $0.description < $1.description }) { session.announce(address) }
+      for address in found.union(announced.keys).sorted(by: { $0.description < $1.description }) { session.announce(address) }
     case .moved: noteMove(of: session)
     case .announced(let address):
       acknowledged(address, by: session)
     case .announcementRefused(let address, let reason):
       logger.warning("a client refused the address \(address): \(reason)")
-    case .carrierClosed(let id, let reason): logger.debug("carrier closed", metadata: ["carrier.id": "\(id.value)", "reason": "\(reason)"])
+    case .carrierClosed(let id, let reason):
+      logger.debug("carrier closed", metadata: ["carrier.id": "\(id.value)", "reason": "\(reason)"])
+      if session.association.activeCarrier == nil { freeIfSuperseded(session) }
+    case .carrierSilent: freeIfSuperseded(session)
+    case .told(let message): if message.kind == .identity { identify(session, as: message.octets) }
     case .ended(let reason):
       acceptor.remove(session)
+      roll.leave(ObjectIdentifier(session))
       for address in unacknowledged.keys { acknowledged(address, by: session) }  // it will not any more
       logger.info("session ended: \(reason ?? "by its client")", metadata: ["sessions": "\(acceptor.count)"])
-    case .peerAnnounced, .peerWithdrew, .withdrawn, .carrierSilent, .roundTrip, .agentForgot: break
+    case .peerAnnounced, .peerWithdrew, .withdrawn, .roundTrip, .agentForgot: break
     }
+  }
+
+  // MARK: Clients that come back
+
+  private func identify(_ session: SessionDriver, as identity: [UInt8]) {
+    // With certificates nobody says it in another client's name.
+    let clientName = Array((session.clientName ?? "").utf8) + [0]
+    logger.debug("a client has said which one it is", metadata: ["sessions": "\(acceptor.count)"])
+    guard let earlier = roll.enter(ObjectIdentifier(session), as: identity.isEmpty ? [] : clientName + identity) else { return }
+    guard let dead = acceptor.all.first(where: { ObjectIdentifier($0) == earlier }), dead.association.activeCarrier == nil else { return }
+    freeIfSuperseded(dead)
+  }
+
+  /// Its client has opened another session since, and it has nobody at its other end: it is not waited for any longer.
+  private func freeIfSuperseded(_ session: SessionDriver) {
+    guard roll.isSuperseded(ObjectIdentifier(session)) else { return }
+    // Not from within a turn of the session's own.
+    let bound = NIOLoopBound(session, eventLoop: loop)
+    loop.execute { bound.value.abort("its client has come back with a new session") }
+  }
+
+  // MARK: Its own network
+
+  /// The machine has found itself with other addresses. A new one is announced while the carriers still live; a lost one may have been the link's.
+  private func addressesChanged(from before: Set<IPAddress>, to now: Set<IPAddress>) {
+    func sorted(_ addresses: Set<IPAddress>) -> [IPAddress] { addresses.sorted { $0.description < $1.description } }
+    let new = sorted(now.subtracting(before)).filter { settings.addresses.isEmpty || settings.addresses.contains($0) }
+    for address in new {
+      logger.info("this machine has the address \(address) now", metadata: ["sessions": "\(acceptor.count)"])
+      found.insert(address)
+      for session in acceptor.all { session.announce(address) }
+    }
+    let lost = before.subtracting(now)
+    for address in sorted(found.intersection(lost)) where announced[address] == nil {
+      for session in acceptor.all { session.withdraw(address) }
+    }
+    found.subtract(lost)
+    if !lost.isEmpty { link?.reconnect(from: new.first) }
   }
 
   private func acknowledged(_ address: IPAddress, by session: SessionDriver) {
@@ -175,7 +231,10 @@ private final class AgentState {
     case .prepare(_, let machine, let agent, _):
       guard machine == settings.machine, announced[agent.address] == nil else { return }
       announced[agent.address] = agent
-      unacknowledged[agent.address] = Set(acceptor.all.map { ObjectIdentifier($0) })
+      // Where the machine has found the address by itself, its clients know it.
+      let ignorant = acceptor.all.filter { !$0.association.localAddresses.contains(agent.address) }
+      unacknowledged[agent.address] = Set(ignorant.map { ObjectIdentifier($0) })
+      if ignorant.isEmpty, acceptor.count > 0 { link?.report(.announced(machine: machine, agent: agent, sessions: acceptor.count)) }
       logger.info("announcing \(agent.address)", metadata: ["sessions": "\(acceptor.count)"])
       for session in acceptor.all { session.announce(agent.address) }
     case .rollBack(_, let machine, let agent):
@@ -190,7 +249,11 @@ private final class AgentState {
       for session in acceptor.all {
         for address in session.association.localAddresses where address != agent.address { session.withdraw(address) }
       }
-    case .freeze, .go, .warm, .probe, .expect, .arrived, .withdrawn: break
+    case .go(_, let token):
+      guard token.machine == settings.machine else { return }
+      // Whoever gets it judges its signature. A client that has moved, or has heard of it otherwise, passes it over.
+      for session in acceptor.all where session.association.activeCarrier != nil { session.tell(SessionMessage(.go, token.octets)) }
+    case .freeze, .warm, .probe, .expect, .arrived, .withdrawn: break
     }
   }
 }

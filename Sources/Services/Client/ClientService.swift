@@ -32,9 +32,9 @@ package final class ClientService: Sendable {
   /// Runs until its task is cancelled. `ready` is called once every session is established and every entrance listens.
   package func run(ready: (@Sendable (ClientEntrances) -> Void)? = nil) async throws {
     let key = try settings.keyFile.map { try EndpointKey(contentsOf: $0) }
-    let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
-    if let name = identity?.current.name, name.role != .client { throw ClientError.anotherCertificate(name) }
-    guard let credentials = ControlCredentials(token: key?.bearerToken, identity: identity) else { throw ClientError.noCredentials }
+    let keeper = try settings.certificates.map { try IdentityKeeper(directory: $0) }
+    if let name = keeper?.current.name, name.role != .client { throw ClientError.anotherCertificate(name) }
+    guard let credentials = ControlCredentials(token: key?.bearerToken, identity: keeper) else { throw ClientError.noCredentials }
     try check()
     let loop = MultiThreadedEventLoopGroup.singleton.next()
     let settings = self.settings
@@ -42,15 +42,14 @@ package final class ClientService: Sendable {
     let agents = try settings.machines.map { try agent(of: $0) }
     let state = try await loop.submit {
       NIOLoopBound(
-        ClientState(settings: settings, agents: agents, key: key, identity: identity, credentials: credentials, loop: loop, logger: logger),
+        ClientState(settings: settings, agents: agents, key: key, certificates: keeper, credentials: credentials, loop: loop, logger: logger),
         eventLoop: loop)
     }.get()
-    let watching = identity?.watching(logger: logger)
+    let watching = keeper?.watching(logger: logger)
     defer { watching?.cancel() }
     do {
       try await loop.flatSubmit { state.value.openSessions() }.get()
       let entrances = try await listen(on: loop, state: state)
-      try await loop.submit { state.value.start() }.get()
       logger.info(
         "client ready", metadata: ["socks": "\(entrances.found.socks.map(\.description) ?? "-")", "machines": "\(settings.machines.count)"])
       ready?(entrances.found)
@@ -134,9 +133,10 @@ private final class ClientState {
   private var sessions: [MachineID: ClientSession] = [:]
   private var link: ControlLink?
   private var monitor: PathMonitor?
+  private var addresses: AddressWatch?
 
   init(
-    settings: ClientSettings, agents: [Endpoint], key: EndpointKey?, identity: IdentityKeeper?, credentials: ControlCredentials,
+    settings: ClientSettings, agents: [Endpoint], key: EndpointKey?, certificates: IdentityKeeper?, credentials: ControlCredentials,
     loop: any EventLoop, logger: Logger
   ) {
     self.settings = settings
@@ -145,13 +145,24 @@ private final class ClientState {
     self.agents = agents
     for (machine, agent) in zip(settings.machines, agents) {
       sessions[machine.name] = ClientSession(
-        machine: machine.name, agent: agent, key: key, identity: identity, carrierWindow: settings.carrierWindow, limits: settings.limits,
+        machine: machine.name, agent: agent, key: key, certificates: certificates, carrierWindow: settings.carrierWindow, limits: settings.limits,
         loop: loop,
         logger: logger)
     }
+    let identity = ClientIdentity.octets(settings)
+    for session in sessions.values {
+      session.identity = identity
+      session.opensPatiently = settings.controller != nil
+    }
+    var known = AddressWatch.present()
+    addresses = AddressWatch(loop: loop) { [unowned self] present in
+      for session in sessions.values { session.addressesChanged(present) }
+      if !known.isSubset(of: present) { self.link?.reconnect(from: nil) }
+      known = present
+    }
     guard let controller = settings.controller else { return }
     let description = NodeDescription(
-      node: settings.node ?? NodeID(identity?.current.name.name ?? "client"), role: .client, site: settings.site,
+      node: settings.node ?? NodeID(certificates?.current.name.name ?? "client"), role: .client, site: settings.site,
       machines: settings.machines.map(\.name))
     let link = ControlLink(
       loop: loop, controller: controller, description: description, credentials: credentials, sources: [], logger: logger,
@@ -161,7 +172,10 @@ private final class ClientState {
     monitor = PathMonitor(loop: loop, logger: logger) { link.report($0) }
   }
 
+  /// With a controller the link comes first: it may know that a machine has gone elsewhere meanwhile.
   func openSessions() -> EventLoopFuture<Void> {
+    link?.start()
+    addresses?.start()
     let opened = settings.machines.compactMap { sessions[$0.name]?.open() }
     let limit = loop.makePromise(of: Void.self)
     let span = settings.connectLimit
@@ -178,9 +192,8 @@ private final class ClientState {
     zip(settings.machines, agents).first { sessions[$0.0.name]?.isOpen != true }.map { ($0.0.name, $0.1) }
   }
 
-  func start() { link?.start() }
-
   func stop() {
+    addresses?.stop()
     monitor?.stop()
     link?.stop()
     for session in sessions.values { session.close() }

@@ -34,11 +34,13 @@ final class ClientSession {
   /// Of a session that is not sealed.
   private let key: EndpointKey?
   /// Nil: the session is not sealed.
-  private let identity: IdentityKeeper?
+  private let certificates: IdentityKeeper?
   /// What the session of `driver` is sealed with; nil until the exchange is over.
   private var sealed: (id: SealedSessionID, secret: SessionSecret)?
   /// Why the agent or this client broke the exchange off.
   private var exchangeFailure: String?
+  /// The session that the driver's exchange opens; other tries may have begun exchanges of their own.
+  private var exchanging: SealedSessionID?
   private var isAsking = false
   private let carrierWindow: Int?
   private let limits: FlowLimits
@@ -50,14 +52,22 @@ final class ClientSession {
   private var epoch: UInt64 = 0
   var attempt: Attempt?
   var activeCarrier: CarrierID?
-  private var isFrozen = false
+  private(set) var isFrozen = false
   private var thaw: Scheduled<Void>?
   private var opening: EventLoopPromise<Void>?
   /// Closed for good: stopped, or never opened.
   var hasEnded = false
   /// The session has ended, and a new one is being opened in its place.
-  private var isReopening = false
+  private(set) var isReopening = false
   private var isEstablished = false
+  /// The first session is waited for as a later one is: the controller may know where the machine has gone.
+  var opensPatiently = false
+  /// Says to the agent which installation this is; empty where the machine has no identity.
+  var identity: [UInt8] = []
+  /// The path that PREPARE named for the machine's future place.
+  var prepared: Recovery.Place?
+  /// Where the session was opened; GO may have named another place meanwhile.
+  private var openedAt: Recovery.Place
 
   /// One try to reach the agent over a new carrier.
   struct Attempt {
@@ -65,9 +75,13 @@ final class ClientSession {
     var place: Recovery.Place
     /// The GO it serves, and when that was taken; nil for a recovery of our own.
     var go: (epoch: UInt64, taken: NIODeadline)?
+    /// Only the path changes: the carrier in use goes on until this one is confirmed.
+    var isShift = false
     var carrier: CarrierID?
     var timer: Scheduled<Void>?
   }
+  /// Who has passed a GO on.
+  enum Messenger { case controller, agent }
   /// A first flight that waits, beside the machine's future place, for the machine.
   struct Parked {
     var number: UInt64
@@ -82,17 +96,18 @@ final class ClientSession {
   var pendingGo: (epoch: UInt64, taken: NIODeadline)?
 
   init(
-    machine: MachineID, agent: Endpoint, key: EndpointKey?, identity: IdentityKeeper?, carrierWindow: Int?, limits: FlowLimits,
+    machine: MachineID, agent: Endpoint, key: EndpointKey?, certificates: IdentityKeeper?, carrierWindow: Int?, limits: FlowLimits,
     loop: any EventLoop, logger: Logger
   ) {
     self.machine = machine
     self.key = key
-    self.identity = identity
+    self.certificates = certificates
     self.carrierWindow = carrierWindow
     self.limits = limits
     self.loop = loop
     self.logger = logger
-    recovery = Recovery(destination: Recovery.Place(agent: agent, path: .direct))
+    openedAt = Recovery.Place(agent: agent, path: .direct)
+    recovery = Recovery(destination: openedAt)
   }
 
   // MARK: Opening
@@ -102,9 +117,16 @@ final class ClientSession {
     let promise = loop.makePromise(of: Void.self)
     opening = promise
     let agent = recovery.destination.agent
+    attempts += 1
+    let number = attempts
     dial(recovery.destination) { result in
+      guard self.attempts == number, !self.hasEnded else {  // GO came, and led elsewhere
+        if case .success(let dialled) = result { dialled.carrier.close("a newer try has taken its place") }
+        return
+      }
       switch result {
       case .success(let carrier): self.begin(on: carrier)
+      case .failure where self.opensPatiently: self.lookForIt()
       case .failure(let error): self.fail(ClientError.agentUnreachable(self.machine, agent, reason: describe(error)))
       }
     }
@@ -113,17 +135,25 @@ final class ClientSession {
 
   var isOpen: Bool { isEstablished }
 
+  /// The first try to open a session has failed, or GO has overtaken it.
+  private func lookForIt() {
+    guard !hasEnded else { return }
+    recovery.failed()
+    reopen()
+  }
+
   /// Whether this is one of the machine's addresses, as far as they are known.
   func isAt(_ address: IPAddress) -> Bool { recovery.knows(address) || driver?.association.peerAddresses.contains(address) == true }
 
   /// The agent was started again, or has given the session up: its flows are gone, and the next ones get a new session.
-  private func reopen() {
+  func reopen() {
     guard !hasEnded else { return }
     isReopening = true
     driver = nil
     sealed = nil
     activeCarrier = nil
     parked = nil
+    attempt?.timer?.cancel()
     attempts += 1
     let number = attempts
     let delay = recovery.delay(using: &random)
@@ -134,14 +164,13 @@ final class ClientSession {
 
   private func dialAgain(_ number: UInt64) {
     guard let attempt, attempt.number == number, !hasEnded else { return }
-    dial(attempt.place) { [weak self] result in
-      guard let self, self.attempt?.number == number, !self.hasEnded else {
-        if case .success(let dialled) = result { dialled.carrier.close("a newer try has taken its place") }
-        return
-      }
+    race(recovery.candidates, while: { $0.attempt?.number == number }) { [weak self] result in
+      guard let self else { return }
       self.attempt = nil
       switch result {
-      case .success(let dialled): self.begin(on: dialled)
+      case .success((let dialled, let place)):
+        self.openedAt = place
+        self.begin(on: dialled)
       case .failure(let error):
         self.logger.debug("no new session with machine \(self.machine) yet: \(describe(error))")
         self.recovery.failed()
@@ -152,7 +181,7 @@ final class ClientSession {
 
   private func begin(on dialled: Dialled) {
     // A sealed session's key comes out of the exchange.
-    var configuration = AssociationConfiguration(endpointKey: identity == nil ? key?.associationKey ?? [] : [])
+    var configuration = AssociationConfiguration(endpointKey: certificates == nil ? key?.associationKey ?? [] : [])
     configuration.scheduler = .fairCapacity
     configuration.localAddresses = [dialled.local]
     let association = Association(
@@ -161,6 +190,7 @@ final class ClientSession {
     let driver = SessionDriver(association: association, loop: loop, role: .opener, limits: limits, logger: logger) { _, _ in }
     driver.onEvent = { [unowned self] in self.note($0) }
     self.driver = driver
+    exchanging = dialled.session
     activeCarrier = dialled.carrier.id
     driver.adopt(dialled.carrier, local: dialled.local)
   }
@@ -221,14 +251,11 @@ extension ClientSession {
     switch order {
     case .prepare(_, _, let agent, let path):
       logger.info("machine \(machine) will answer at \(agent)", metadata: ["path": "\(path)"])
+      prepared = Recovery.Place(agent: agent, path: path)
       prepare(Recovery.Place(agent: agent, path: path))
     case .freeze: freeze()
     case .go(_, let token): take(token)
-    case .rollBack(_, _, let agent):
-      recovery.withdraw(agent.address)
-      dropParked("the machine stays where it was")
-      unfreeze()
-      if activeCarrier == nil { tryAgain() }
+    case .rollBack(_, _, let agent): rollBack(agent)
     case .fence, .warm, .probe, .expect, .arrived, .withdrawn: break
     }
   }
@@ -239,12 +266,17 @@ extension ClientSession {
     driver?.suspendTimeouts()
     let bound = NIOLoopBound(self, eventLoop: loop)
     thaw = loop.scheduleTask(in: ClientSession.freezeLimit) {
-      bound.value.logger.warning("no word of machine \(bound.value.machine) since it was frozen: looking for it")
-      bound.value.unfreeze()
+      let session = bound.value
+      session.logger.warning("no word of machine \(session.machine) since it was frozen: looking for it")
+      session.unfreeze()
+      if session.activeCarrier == nil, session.attempt == nil {
+        session.recovery.search()
+        session.tryNow()
+      }
     }
   }
 
-  private func unfreeze() {
+  func unfreeze() {
     guard isFrozen else { return }
     isFrozen = false
     thaw?.cancel()
@@ -253,7 +285,7 @@ extension ClientSession {
   }
 
   /// GO. A token that is forged, late or for an epoch that has been is refused, and the log says why.
-  private func take(_ token: GoToken) {
+  func take(_ token: GoToken, by messenger: Messenger = .controller) {
     let reason: String? =
       if let flaw = flaw(inSignatureOf: token) {
         flaw
@@ -270,25 +302,37 @@ extension ClientSession {
     }
     guard token.epoch > epoch else { return }  // it comes several ways and several times
     epoch = token.epoch
+    // The agent passes one token on to all its clients; the path of this one was in its PREPARE.
     let place = Recovery.Place(agent: token.agent, path: token.path)
+    if messenger == .agent, let prepared, prepared.agent == token.agent { head(for: prepared) } else { head(for: place) }
+  }
+
+  /// A GO that counts.
+  private func head(for place: Recovery.Place) {
     if activeCarrier != nil, attempt == nil, earlyMove == nil, place == recovery.destination {  // where it is already
       unfreeze()
       return report(.moved(machine: machine, epoch: epoch, goToConfirmedMilliseconds: 0))
     }
-    logger.info("GO: machine \(machine) is at \(token.agent)", metadata: ["epoch": "\(epoch)", "path": "\(token.path)"])
+    logger.info("GO: machine \(machine) is at \(place.agent)", metadata: ["epoch": "\(epoch)", "path": "\(place.path)"])
+    let mayShift = !isFrozen && attempt == nil && activeCarrier != nil && place.agent == recovery.confirmed.agent
     unfreeze()
+    prepared = nil
     recovery.head(for: place)
     pendingGo = (epoch, .now())
-    if isReopening { return }  // the new session is opened there, or moved there when it stands
+    if opening != nil || isReopening {  // the new session is opened there, or moved there when it stands
+      if driver == nil { reopen() }
+      return
+    }
     give(upOn: "a new GO came")
-    if !takeParked(at: recovery.destination) { tryNow() }
+    if takeParked(at: place) { return }
+    if mayShift { shift(to: place) } else { tryNow() }
   }
 
   /// With certificates only a controller's signature counts; the key that all nodes share would let any of them move a session.
   private func flaw(inSignatureOf token: GoToken) -> String? {
-    guard let identity else { return key?.verify(token) == true ? nil : "its MAC is wrong" }
+    guard let certificates else { return key?.verify(token) == true ? nil : "its MAC is wrong" }
     do throws(CertificateError) {
-      try identity.current.verify(token)
+      try certificates.current.verify(token)
       return nil
     } catch {
       return "\(error)"
@@ -297,7 +341,11 @@ extension ClientSession {
 
   /// A GO that came while there was no session.
   private func serveGo() {
-    guard pendingGo != nil else { return }
+    guard let go = pendingGo else { return }
+    guard openedAt != recovery.destination else {
+      pendingGo = nil
+      return report(.moved(machine: machine, epoch: go.epoch, goToConfirmedMilliseconds: milliseconds(from: go.taken, to: .now())))
+    }
     tryNow()
   }
 }
@@ -309,15 +357,18 @@ extension ClientSession {
     switch event {
     case .established:
       isEstablished = true
+      if !identity.isEmpty { driver?.tell(SessionMessage(.identity, identity)) }
       if isReopening {
         isReopening = false
-        recovery.succeeded(at: recovery.next)
+        let destination = recovery.destination
+        recovery.succeeded(at: openedAt)
+        if pendingGo != nil { recovery.head(for: destination) }
         logger.notice("a new session with machine \(machine) is open")
         report(.event("a new session with machine \(machine) is open"))
-        serveGo()
       }
       opening?.succeed(())
       opening = nil
+      serveGo()
     case .moved(let carrier): confirmMove(to: carrier)
     case .peerAnnounced(let address): recovery.announce(address)
     case .peerWithdrew(let address): recovery.withdraw(address)
@@ -325,7 +376,9 @@ extension ClientSession {
     case .carrierSilent(let carrier):
       guard carrier == activeCarrier, attempt == nil, !isFrozen else { return }
       logger.info("the carrier to machine \(machine) is silent: looking for it")
+      recovery.search()
       tryNow()
+    case .told(let message): hear(message)
     case .ended(let reason): end(reason)
     case .agentForgot: askAgent()
     case .announced, .withdrawn, .announcementRefused, .roundTrip: break
@@ -333,16 +386,19 @@ extension ClientSession {
   }
 
   private func lost(_ carrier: CarrierID, _ reason: String) {
-    if opening != nil {
+    if opening != nil, !opensPatiently {
       if let exchangeFailure { return fail(ClientError.sessionRefused(machine, recovery.destination.agent, reason: exchangeFailure)) }
       return fail(ClientError.agentUnreachable(machine, recovery.destination.agent, reason: reason))
     }
     if carrier == activeCarrier { activeCarrier = nil }
-    guard !hasEnded, !isReopening else { return }  // the association's own end follows
+    guard !hasEnded, !isReopening, isEstablished else { return }  // the association's own end follows
     if carrier == parked?.carrier?.id { parked = nil }
     if carrier == attempt?.carrier {
+      let place = attempt?.place
+      let wasShift = attempt?.isShift == true
       give(upOn: reason)
-      recovery.failed()
+      if wasShift, let place { return stay(reason, notAt: place) }
+      recovery.failed(at: place)
       tryAgain()
     } else if activeCarrier == nil, attempt == nil, !isFrozen {
       logger.info("the carrier to machine \(machine) was lost: \(reason)")
@@ -352,14 +408,15 @@ extension ClientSession {
 
   private func end(_ reason: String?) {
     guard !hasEnded else { return }  // by `close`, or by what kept it from opening
+    let wasEstablished = isEstablished
     isEstablished = false
     attempt?.timer?.cancel()
     attempt = nil
-    if opening != nil {
+    if opening != nil, !opensPatiently || isRefusal(reason) {
       hasEnded = true
       fail(ClientError.sessionRefused(machine, recovery.destination.agent, reason: reason ?? "it was shut down"))
     } else {
-      if !isReopening {
+      if !isReopening, wasEstablished {
         logger.error("session with machine \(machine) ended: \(reason ?? "shut down by its agent"); opening a new one")
         report(.stuck(machine: machine, epoch: epoch, reason: "session ended: \(reason ?? "shut down by its agent")"))
       }
@@ -368,21 +425,28 @@ extension ClientSession {
     }
   }
 
-  private func tryAgain() {
-    guard !hasEnded, !isFrozen, driver != nil else { return }
+  /// An agent that says no will say it again; one that was not reached may be reached later, or elsewhere.
+  private func isRefusal(_ reason: String?) -> Bool {
+    let unreached: [AssociationError] = [.carrierLostInHandshake, .handshakeTimedOut]
+    return !unreached.contains { $0.description == reason }
+  }
+
+  func tryAgain() {
+    attempt?.timer?.cancel()
+    attempt = nil
+    guard !hasEnded, !isFrozen, driver != nil else { return }  // FREEZE: GO, ROLL BACK or its limit goes on
     if recovery.failures > 0, recovery.failures % ClientSession.failuresPerReport == 0 {
       report(.stuck(machine: machine, epoch: epoch, reason: "\(recovery.failures) tries failed, the last at \(recovery.next.agent)"))
     }
     let delay = recovery.delay(using: &random)
     attempts += 1
     let number = attempts
-    attempt?.timer?.cancel()
     let bound = NIOLoopBound(self, eventLoop: loop)
     let timer = loop.scheduleTask(in: .nanoseconds(delay.nanoseconds)) { bound.value.start(number) }
     attempt = Attempt(number: number, place: recovery.next, go: pendingGo, timer: timer)
   }
 
-  private func tryNow() {
+  func tryNow() {
     guard !hasEnded, driver != nil else { return }
     attempt?.timer?.cancel()
     attempts += 1
@@ -392,14 +456,12 @@ extension ClientSession {
 
   private func start(_ number: UInt64) {
     guard let attempt, attempt.number == number else { return }
-    dial(attempt.place) { [weak self] result in
+    race(recovery.candidates, while: { $0.attempt?.number == number }) { [weak self] result in
       guard let self else { return }
-      guard self.attempt?.number == number, !self.hasEnded else {
-        if case .success(let dialled) = result { dialled.carrier.close("a newer try has taken its place") }
-        return
-      }
       switch result {
-      case .success(let dialled): self.move(to: dialled)
+      case .success((let dialled, let place)):
+        self.attempt?.place = place
+        self.move(to: dialled)
       case .failure(let error):
         self.logger.debug("no carrier to \(attempt.place.agent): \(describe(error))")
         self.recovery.failed()
@@ -445,7 +507,7 @@ extension ClientSession {
       pendingGo = nil
     } else {
       logger.info("session with machine \(machine) recovered at \(attempt.place.agent)")
-      report(.event("session with machine \(machine) recovered at \(attempt.place.agent)"))
+      report(.recovered(machine: machine, agent: attempt.place.agent))
     }
     self.attempt = nil
   }
@@ -505,11 +567,11 @@ extension ClientSession {
 extension ClientSession {
   /// The first carrier of a session holds the exchange, the later ones need none.
   private func security(of id: CarrierID) throws -> Dialled.Security {
-    guard let identity else { return .open }
+    guard let certificates else { return .open }
     if driver == nil {
       let session = SealedSessionID.random()
       exchangeFailure = nil
-      return .exchange(identity.current, agent: machine, session: session) { [weak self] outcome in self?.take(outcome, of: session) }
+      return .exchange(certificates.current, agent: machine, session: session) { [weak self] outcome in self?.take(outcome, of: session) }
     }
     guard let sealed else { throw ExchangeError("the session is being opened still") }
     return .sealed(sealed.secret, SealedPreface(session: sealed.id, carrier: UInt32(truncatingIfNeeded: id.value)))
@@ -518,6 +580,7 @@ extension ClientSession {
   private func take(_ outcome: ClientExchangeHandler.Outcome, of session: SealedSessionID) {
     switch outcome {
     case .opened(let secret):
+      guard session == exchanging else { return }
       sealed = (session, secret)
       driver?.provide(endpointKey: secret.associationKey)
     case .failed(let reason):
@@ -529,7 +592,7 @@ extension ClientSession {
 
   /// Somebody says that the agent does not know this session. Before it is given up, the agent is asked where nobody can answer in its place.
   private func askAgent() {
-    guard let identity, let sealed, !isAsking, !hasEnded else { return }
+    guard let certificates, let sealed, !isAsking, !hasEnded else { return }
     isAsking = true
     connect(to: recovery.next) { [weak self] result, request in
       guard let self else { return }
@@ -538,7 +601,7 @@ extension ClientSession {
         channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in self?.isAsking = false }
         let pipeline = channel.pipeline.syncOperations
         if let request { try pipeline.addHandler(ConnectRequestHandler(target: request, limit: InterceptionLimits.answer)) }
-        let current = identity.current
+        let current = certificates.current
         let gate = try current.secure(pipeline, as: .client, expecting: .agent(self.machine.text))
         let exchange = ClientExchangeHandler(name: current.name, gate: gate, purpose: .ask, session: sealed.id, carrier: nil) {
           [weak self] outcome in
@@ -563,6 +626,8 @@ struct Dialled {
   var carrier: Carrier
   var local: IPAddress
   var remote: IPAddress
+  /// The sealed session that the exchange on this carrier opens.
+  var session: SealedSessionID?
 
   /// What guards a new carrier.
   enum Security {
@@ -583,6 +648,7 @@ struct Dialled {
     switch security {
     case .open: break
     case .exchange(let identity, let agent, let session, let onOutcome):
+      self.session = session
       let gate = try identity.secure(pipeline, as: .client, expecting: .agent(agent.text))
       try pipeline.addHandler(
         ClientExchangeHandler(

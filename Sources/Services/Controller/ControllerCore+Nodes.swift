@@ -59,8 +59,7 @@ extension ControllerCore {
           continue
         }
         trackers[machine]?.join(description.node, at: now)
-        homecomers.removeAll { $0.client == description.node && $0.machine == machine }
-        homecomers.append(Homecomer(client: description.node, machine: machine, since: now))
+        expectHome(description.node, machine, at: now)
         settle(machine)
       }
     case .agent:
@@ -153,7 +152,9 @@ extension ControllerCore {
     case .measured(let site, let roundTrip, let rate):
       guard let from = sender.site else { return }
       let path = PathID(from: from, to: site)
-      if book.measured(path, roundTripMilliseconds: roundTrip, rateMegabitsPerSecond: rate, at: now) { judge(path, at: now) }
+      guard book.measured(path, roundTripMilliseconds: roundTrip, rateMegabitsPerSecond: rate, at: now) else { return }
+      judge(path, at: now)
+      if homecomers.contains(where: { $0.client == sender.node }) { sendHome() }
     case .unreachable(let site, let reason):
       guard let from = sender.site else { return }
       book.unreachable(PathID(from: from, to: site), reason: reason, at: now)
@@ -161,7 +162,14 @@ extension ControllerCore {
       note(
         "\(agent) of \(machine) is announced in \(sessions == 1 ? "1 session" : "\(sessions) sessions")\(delay(of: timed))",
         actor: sender.node.text)
-    case .moved(let machine, _, _): pass(timed, of: machine, from: sender, at: now)
+    case .moved(let machine, let epoch, let took):
+      if trackers[machine]?.standing?.epoch == epoch, took != 0 {
+        note("session with \(machine) has moved, \(figure(took)) ms after GO\(delay(of: timed))", actor: sender.node.text)
+      }
+      pass(timed, of: machine, from: sender, at: now)
+    case .recovered(let machine, let agent):
+      note("session with \(machine) recovered at \(agent)\(delay(of: timed))", actor: sender.node.text)
+      if trackers[machine] != nil, sender.role == .client { expectHome(sender.node, machine, at: now) }
     case .stuck(let machine, let epoch, let reason):
       note("cannot follow \(machine) to epoch \(epoch): \(reason)\(delay(of: timed))", actor: sender.node.text)
       pass(timed, of: machine, from: sender, at: now)

@@ -42,6 +42,12 @@ actor ControllerCore {
   private var untold: [TimelineEntry] = []
   /// Clients that have registered, and have not been told yet where their machine is.
   var homecomers: [Homecomer] = []
+  /// Where each machine ran when it was last certain.
+  var homes: [MachineID: SiteID] = [:]
+  /// When each machine's last epoch without a migration began.
+  var homeEpochs: [MachineID: Instant] = [:]
+  /// When the tunnel of a path was last ordered to be warmed for a session that runs already.
+  var warmedAt: [PathID: Instant] = [:]
   private var alarm: (at: Instant, task: Task<Void, Never>)?
 
   init(
@@ -67,18 +73,6 @@ actor ControllerCore {
 
   static var now: Instant { Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)) }
 
-  /// Nodes with certificates believe the signature, the others the MAC.
-  private func signed(_ token: GoToken) -> GoToken {
-    let token = key?.sign(token) ?? token
-    guard let identity else { return token }
-    do throws(CertificateError) {
-      return try identity.current.sign(token)
-    } catch {
-      logger.error("GO leaves without a signature, and nodes with certificates will refuse it: \(error)")
-      return token
-    }
-  }
-
   // MARK: Hypervisors
 
   func receive(_ notice: HypervisorNotice, about machine: MachineID) {
@@ -91,6 +85,7 @@ actor ControllerCore {
   /// Does what a machine's handover wants done, until it wants nothing more.
   func settle(_ machine: MachineID) {
     while let effect = trackers[machine]?.nextEffect() { carry(out: effect, of: machine) }
+    if trackers[machine]?.isInHandover == false { checkHome(of: machine, at: ControllerCore.now) }
     tell()
     rearm()
   }
@@ -102,12 +97,28 @@ actor ControllerCore {
       if let path = path(of: client, machine: machine, at: now) { trackers[machine]?.choose(path, for: client, at: now) }
     case .order(let order, let audience):
       for node in recipients(audience, of: machine) { send(order, to: node) }
-    case .go(var token, let migration, let node):
-      token.expires = WallClock.seconds + ControllerCore.goLifetimeSeconds
-      send(.go(migration: migration, token: signed(token)), to: node)
+    case .go(let token, let migration, let node): send(.go(migration: migration, token: sign(token)), to: node)
+    case .goThroughAgent(let token, let migration):
+      for node in nodes.agents(of: machine) { send(.go(migration: migration, token: sign(token)), to: node) }
     case .ask(let question, let site): watchers[machine]?[site]?.ask(question)
     case .line(let actor, let event): note(event, actor: actor)
-    case .finished: break  // the handover says so itself, in a line
+    case .finished(let outcome):  // the handover says so itself, in a line
+      // Its clients have been told, or given up; they are not told again.
+      if outcome.result == .completed { homes[machine] = trackers[machine]?.current?.destinationSite }
+    }
+  }
+
+  func sign(_ token: GoToken) -> GoToken {
+    var token = token
+    token.expires = WallClock.seconds + ControllerCore.goLifetimeSeconds
+    // Nodes with certificates believe the signature, the others the MAC.
+    if let key { token = key.sign(token) }
+    guard let identity else { return token }
+    do throws(CertificateError) {
+      return try identity.current.sign(token)
+    } catch {
+      logger.error("GO leaves without a signature, and nodes with certificates will refuse it: \(error)")
+      return token
     }
   }
 
@@ -127,37 +138,6 @@ actor ControllerCore {
     }
   }
 
-  // MARK: Where machines are
-
-  /// A client that has registered and should hear where its machine is: it may have slept through a migration, or the controller may have.
-  struct Homecomer: Sendable {
-    var client: NodeID
-    var machine: MachineID
-    var since: Instant
-  }
-
-  /// How long the path to the machine may be unmeasured before the client is told all the same: probes come every second, and this is looked at every two.
-  static let estimatePatience = TimeSpan.seconds(4 as Int64)
-
-  /// Tells the clients that have registered where their machines are: a GO in the epoch that holds, which one that is there already ignores.
-  private func sendHome() {
-    let now = ControllerCore.now
-    for entry in homecomers {
-      guard let standing = trackers[entry.machine]?.standing, let site = nodes[entry.client]?.description.site else { continue }
-      let path = PathID(from: site, to: standing.place.site)
-      let isKnown = book.table.estimate(of: path, at: now) != nil
-      guard isKnown || now - entry.since >= ControllerCore.estimatePatience else { continue }
-      let choice = book.clientPath(decide(path, at: now), on: path).choice
-      let token = GoToken(
-        machine: entry.machine, epoch: standing.epoch, agent: standing.place.agent, path: choice,
-        expires: WallClock.seconds + ControllerCore.goLifetimeSeconds)
-      send(.go(migration: MigrationID("\(entry.machine)-\(standing.epoch)"), token: signed(token)), to: entry.client)
-      homecomers.removeAll { $0.client == entry.client && $0.machine == entry.machine }
-    }
-    // A handover that has begun tells its clients itself; a machine that nobody knows of cannot be told of.
-    homecomers.removeAll { nodes[$0.client] == nil || trackers[$0.machine]?.isInHandover == true }
-  }
-
   // MARK: Paths
 
   private func path(of client: NodeID, machine: MachineID, at now: Instant) -> ClientPath? {
@@ -172,7 +152,12 @@ actor ControllerCore {
 
   @discardableResult
   func decide(_ path: PathID, at now: Instant) -> PlacementDecision {
-    book.decide(path, near: nodes.accelerator(at: path.from, at: now), far: nodes.accelerator(at: path.to, at: now), at: now)
+    let before = book.decisions[path]
+    let decision = book.decide(
+      path, near: nodes.accelerator(at: path.from, at: now), far: nodes.accelerator(at: path.to, at: now), at: now)
+    // An accelerator that has fallen silent may still carry its sessions; those that it has dropped help themselves.
+    if let before, before.route != decision.route, !(decision.isDirect && decision.isCalledFor) { reroute(path, at: now) }
+    return decision
   }
 
   // MARK: The timeline

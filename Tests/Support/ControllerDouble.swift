@@ -5,38 +5,46 @@ import NIOHTTP1
 import NIOPosix
 import Synchronization
 import Vocabulary
-import TestSupport
 
 /// The controller's side of the link as a test wants it: answers what it is told to, keeps what it gets.
-final class ControllerDouble: Sendable {
-  struct Request: Sendable {
-    var method: HTTPMethod
-    var path: String
-    var headers: HTTPHeaders
-    var body: [UInt8]
+package final class ControllerDouble: Sendable {
+  package struct Request: Sendable {
+    package var method: HTTPMethod
+    package var path: String
+    package var headers: HTTPHeaders
+    package var body: [UInt8]
     /// The address that the node connected from.
-    var source: String
+    package var source: String
 
-    func json<T: Decodable>(_ type: T.Type) throws -> T { try JSONDecoder().decode(type, from: Data(body)) }
-    var isRegistration: Bool { path == "/v1/nodes" }
-    var isReports: Bool { path.hasSuffix("/reports") }
+    package func json<T: Decodable>(_ type: T.Type) throws -> T { try JSONDecoder().decode(type, from: Data(body)) }
+    package var isRegistration: Bool { path == "/v1/nodes" }
+    package var isReports: Bool { path.hasSuffix("/reports") }
   }
 
-  struct Answer: Sendable {
-    var status = HTTPResponseStatus.ok
-    var type = "text/event-stream"
-    var body = ""
+  package struct Answer: Sendable {
+    package var status: HTTPResponseStatus
+    package var type: String
+    package var body: String
     /// Takes the request and says nothing.
-    var isSilent = false
+    package var isSilent: Bool
+
+    package init(
+      status: HTTPResponseStatus = .ok, type: String = "text/event-stream", body: String = "", isSilent: Bool = false
+    ) {
+      self.status = status
+      self.type = type
+      self.body = body
+      self.isSilent = isSilent
+    }
   }
 
-  let endpoint: Endpoint
-  let requests = Inbox<Request>()
+  package let endpoint: Endpoint
+  package let requests = Inbox<Request>()
   private let channel: any Channel
   private let children: Mutex<[any Channel]>
   private let streams: Mutex<[any Channel]>
 
-  static func start(
+  package static func start(
     at endpoint: Endpoint = Endpoint("127.0.0.1:0")!, answer: @escaping @Sendable (Request) -> Answer = { _ in Answer() }
   ) async throws -> ControllerDouble {
     let box = Mutex<ControllerDouble?>(nil)
@@ -64,13 +72,13 @@ final class ControllerDouble: Sendable {
   }
 
   /// Ends everything, as a controller that is killed.
-  func kill() async throws {
+  package func kill() async throws {
     try await channel.close()
     for child in children.withLock({ $0 }) { try? await child.close() }
   }
 
   /// Ends the connections and goes on listening.
-  func cut() async {
+  package func cut() async {
     let open = children.withLock { open in
       defer { open = [] }
       return open
@@ -78,10 +86,10 @@ final class ControllerDouble: Sendable {
     for child in open { try? await child.close() }
   }
 
-  func order(_ order: NodeOrder) async throws { try await send("data: \(json(order))\n\n") }
+  package func order(_ order: NodeOrder) async throws { try await send("data: \(json(order))\n\n") }
 
   /// To the stream that was opened last, in one piece or in pieces of so many octets, each flushed.
-  func send(_ text: String, piece: Int = .max) async throws {
+  package func send(_ text: String, piece: Int = .max) async throws {
     let octets = Array(text.utf8)
     guard let stream = streams.withLock({ $0.last }) else { throw Inbox<Request>.NothingCame() }
     var start = 0
@@ -150,7 +158,7 @@ final class ControllerDouble: Sendable {
   }
 }
 
-func json(_ value: some Encodable) throws -> String {
+package func json(_ value: some Encodable) throws -> String {
   let encoder = JSONEncoder()
   encoder.outputFormatting = [.sortedKeys]
   return String(decoding: try encoder.encode(value), as: UTF8.self)
