@@ -40,6 +40,33 @@ struct AuthorityTests {
     #expect(try Authority(bench.folder + "/ca").issued().isEmpty)
   }
 
+  @Test("does not work with a ledger that is cut short or garbage, and changes nothing in it")
+  func ledger() throws {
+    let bench = try CertificateBench()
+    _ = try bench.node("agent/vm1")
+    let token = try bench.authority.makeToken(role: .agent, name: "vm2", at: Self.now)
+    try bench.authority.revoke("agent/vm1", at: Self.now)
+    let path = bench.folder + "/ca/ledger.json"
+    let good = try Data(contentsOf: URL(fileURLWithPath: path))
+    func put(_ data: Data) throws {
+      // In place, so that the mode stays.
+      let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path))
+      try file.truncate(atOffset: 0)
+      try file.write(contentsOf: data)
+      try file.close()
+    }
+    for length in 0..<good.count {
+      try put(good.prefix(length))
+      let refusal = words { _ = try bench.authority.redeem(secret: token.secret, Self.request("agent/vm2"), at: Self.now) }
+      #expect(refusal.contains("ledger.json") && refusal.contains("not the ledger"), "\(length): \(refusal)")
+      #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == good.prefix(length))
+    }
+    try put(Data(String(decoding: good, as: UTF8.self).replacingOccurrences(of: "\"version\":1", with: "\"version\":2").utf8))
+    #expect(words { try bench.authority.revoke("agent/vm1", at: Self.now) }.contains("newer version"))
+    try put(good)
+    #expect(throws: Never.self) { try bench.authority.redeem(secret: token.secret, Self.request("agent/vm2"), at: Self.now) }
+  }
+
   @Test("gives a certificate for a token once, for the name on it, and before it expires")
   func tokens() throws {
     let bench = try CertificateBench()

@@ -122,6 +122,33 @@ struct TrustTests {
     #expect(throws: Refusal.self) { try NodeCertificate(der: [UInt8](repeating: 0x30, count: 5_000)) }
   }
 
+  @Test("only from PEM that is whole: lines cut, repeated, exchanged or filled with anything give an error or no other certificate")
+  func pem() throws {
+    let bench = try CertificateBench()
+    let certificate = try bench.identity("agent/vm1").certificate
+    let good = certificate.pem
+    #expect(try NodeCertificate.all(pem: "words before\n" + good + good) == [certificate, certificate])
+    var generator = SeededGenerator(seed: 7)
+    for _ in 0..<5_000 {
+      var octets = Array(good.utf8)
+      for _ in 0..<Int.random(in: 1...4, using: &generator) {
+        let place = Int.random(in: 0..<octets.count, using: &generator)
+        switch Int.random(in: 0..<4, using: &generator) {
+        case 0: octets[place] = UInt8.random(in: 0...127, using: &generator)
+        case 1: octets.remove(at: place)
+        case 2: octets.insert(10, at: place)
+        default: octets.removeSubrange(place..<min(octets.count, place + 65))
+        }
+        if octets.isEmpty { break }
+      }
+      let found = (try? NodeCertificate.all(pem: String(decoding: octets, as: UTF8.self))) ?? []
+      let trust = try TrustStore(roots: bench.roots)
+      for other in found where other != certificate {
+        #expect(throws: Refusal.self) { try trust.verify(other, expecting: .agent(nil), at: Self.now) }
+      }
+    }
+  }
+
   @Test("of a GO only when a controller signed it, and nothing in it has changed")
   func goTokens() throws {
     let bench = try CertificateBench()
