@@ -61,7 +61,7 @@ struct IdentityTests {
     #expect(try NodeIdentity(directory: folder).certificate == before)
     try NodeFolder(folder).write(certificate, key: key, roots: bench.roots, revocations: nil, overwrite: true)
     #expect(try NodeIdentity(directory: folder).certificate == certificate)
-    #expect(try FileManager.default.contentsOfDirectory(atPath: folder).sorted() == ["ca.pem", "node.key", "node.pem"])
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder).sorted() == ["ca.pem", "lock", "node.key", "node.pem"])
   }
 
   @Test("is whole at every moment of a renewal, also when the machine stops in the middle")
@@ -81,6 +81,26 @@ struct IdentityTests {
     #expect(identity.certificate == new)
     let peer = try identity.verify(identity.sign([1, 2, 3]), over: [1, 2, 3], by: new.der, expecting: .agent("vm1"), at: Self.now)
     #expect(peer == identity.name)
+  }
+
+  @Test("stays whole when several renew it at the same moment, and whatever a killed program left there")
+  func together() async throws {
+    let bench = try CertificateBench()
+    let folder = try bench.node("agent/vm1")
+    try "half a cert".write(toFile: folder + "/node.pem.new", atomically: true, encoding: .utf8)
+    let (authority, roots) = (bench.authority, bench.roots)
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for _ in 0..<8 {
+        group.addTask {
+          let (request, key) = try SigningRequest.make(for: NodeName("agent/vm1")!)
+          let certificate = try authority.issue(request, at: Self.now)
+          try NodeFolder(folder).write(certificate, key: key, roots: roots, revocations: nil, overwrite: true)
+        }
+      }
+      try await group.waitForAll()
+    }
+    #expect(throws: Never.self) { try NodeIdentity(directory: folder) }
+    #expect(try FileManager.default.contentsOfDirectory(atPath: folder).sorted() == ["ca.pem", "lock", "node.key", "node.pem"])
   }
 
   @Test("is read again when it changes, and an older list of revocations does not undo a newer one")

@@ -4,6 +4,8 @@ import Crypto
 /// under a name of its own until the certificate has changed, and a reader takes whichever of the two fits.
 package struct NodeFolder: Sendable {
   private static let nextKey = "node.key.next"
+  /// Taken by who writes: a timer's renewal and a program's own may meet.
+  private static let lock = "lock"
 
   package let directory: String
 
@@ -18,16 +20,22 @@ package struct NodeFolder: Sendable {
     guard certificate.publicKey?.rawRepresentation == key.key.publicKey.rawRepresentation else {
       throw .otherKey(key: path(NodeIdentity.File.key), certificate: path(NodeIdentity.File.certificate))
     }
-    try requireRoom(overwrite: overwrite)
     try PrivateFiles.makeFolder(directory)
-    try PrivateFiles.write((key.key.pemRepresentation + "\n").utf8, to: path(NodeFolder.nextKey), mode: PrivateFiles.privateMode)
-    try PrivateFiles.write(roots.map(\.pem).joined().utf8, to: path(NodeIdentity.File.authority), mode: PrivateFiles.publicMode)
-    if let revocations { try write(revocations) }
-    try PrivateFiles.write(certificate.pem.utf8, to: path(NodeIdentity.File.certificate), mode: PrivateFiles.publicMode)
-    try PrivateFiles.move(path(NodeFolder.nextKey), to: path(NodeIdentity.File.key))
+    try PrivateFiles.locked(path(NodeFolder.lock)) { () throws(CertificateError) in
+      try requireRoom(overwrite: overwrite)
+      try PrivateFiles.write((key.key.pemRepresentation + "\n").utf8, to: path(NodeFolder.nextKey), mode: PrivateFiles.privateMode)
+      try PrivateFiles.write(roots.map(\.pem).joined().utf8, to: path(NodeIdentity.File.authority), mode: PrivateFiles.publicMode)
+      if let revocations { try put(revocations) }
+      try PrivateFiles.write(certificate.pem.utf8, to: path(NodeIdentity.File.certificate), mode: PrivateFiles.publicMode)
+      try PrivateFiles.move(path(NodeFolder.nextKey), to: path(NodeIdentity.File.key))
+    }
   }
 
   package func write(_ revocations: RevocationList) throws(CertificateError) {
+    try PrivateFiles.locked(path(NodeFolder.lock)) { () throws(CertificateError) in try put(revocations) }
+  }
+
+  private func put(_ revocations: RevocationList) throws(CertificateError) {
     try PrivateFiles.write(revocations.pem.utf8, to: path(NodeIdentity.File.revocations), mode: PrivateFiles.publicMode)
   }
 

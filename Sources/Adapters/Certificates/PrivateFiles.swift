@@ -55,9 +55,11 @@ enum PrivateFiles {
 
   static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
-  /// Everything or nothing: beside the place, flushed, then renamed into it. A reader sees the old file or the new one.
+  /// Everything or nothing: beside the place, flushed, then renamed into it. A reader sees the old file or the new one. The caller holds the folder's lock: a
+  /// draft that is there already was left by a program that was killed.
   static func write(_ bytes: some Sequence<UInt8>, to path: String, mode: mode_t) throws(CertificateError) {
-    let draft = "\(path).\(getpid()).\(UInt32.random(in: .min ... .max)).new"
+    let draft = "\(path).new"
+    unlink(draft)
     // O_EXCL: nobody has put a link there; the mode holds from the first moment, whatever the umask adds to it.
     let descriptor = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode)
     guard descriptor >= 0 else { throw .unwritable(path: path, why: systemWords()) }
@@ -76,15 +78,17 @@ enum PrivateFiles {
       unlink(draft)
       throw .unwritable(path: path, why: why)
     }
-    guard rename(draft, path) == 0 else {
-      let why = systemWords()
-      unlink(draft)
-      throw .unwritable(path: path, why: why)
-    }
+    try move(draft, to: path)
   }
 
+  /// Renames, and lets the folder reach the disk: a revocation must not be undone by a power failure.
   static func move(_ source: String, to path: String) throws(CertificateError) {
     guard rename(source, path) == 0 else { throw .unwritable(path: path, why: systemWords()) }
+    let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
+    let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw .unwritable(path: path, why: systemWords()) }
+    defer { close(descriptor) }
+    guard fsync(descriptor) == 0 else { throw .unwritable(path: path, why: systemWords()) }
   }
 
   /// Makes the folder if it is not there, for its owner alone.
