@@ -19,13 +19,15 @@ package final class EnrolmentServer: Sendable {
   private let authority: Authority
   private let logger: Logger
   private let clock: @Sendable () -> Date
+  private let connectionLimit: TimeAmount
   private let identity: Mutex<NodeIdentity>
-  private let connections = Atomic(0)
 
   package init(
-    authority: Authority, logger: Logger, clock: @escaping @Sendable () -> Date = { Date() }
+    authority: Authority, logger: Logger, connectionLimit: TimeAmount = EnrolmentLimits.connectionLimit,
+    clock: @escaping @Sendable () -> Date = { Date() }
   ) throws(CertificateError) {
     self.authority = authority
+    self.connectionLimit = connectionLimit
     self.logger = logger
     self.clock = clock
     identity = Mutex(try authority.endpointIdentity(at: clock()))
@@ -46,6 +48,9 @@ package final class EnrolmentServer: Sendable {
     let bootstrap = ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
       .serverChannelOption(.backlog, value: 128)
+      .serverChannelInitializer { channel in
+        channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(CrowdLimit(self.logger)) }
+      }
       .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try self.accept(channel) } }
     do { return try await bootstrap.bind(to: try SocketAddress(listen)).get() } catch {
       throw EnrolmentError.notListening(on: "\(listen)", why: describe(error))
@@ -53,19 +58,11 @@ package final class EnrolmentServer: Sendable {
   }
 
   private func accept(_ channel: any Channel) throws {
-    let place = channel.remoteAddress?.vocabulary.map { "\($0)" } ?? "unknown"
-    guard connections.add(1, ordering: .relaxed).newValue <= EnrolmentLimits.connections else {
-      connections.subtract(1, ordering: .relaxed)
-      logger.warning("connection closed: \(EnrolmentLimits.connections) are open, the limit", metadata: ["peer": "\(place)"])
-      channel.close(promise: nil)
-      return
-    }
-    channel.closeFuture.whenComplete { _ in self.connections.subtract(1, ordering: .relaxed) }
     let pipeline = channel.pipeline.syncOperations
     let gate = try currentIdentity().secure(pipeline, as: .server, expecting: .anyNode, clock: clock)
     try pipeline.configureHTTPServerPipeline(withPipeliningAssistance: false)
-    try pipeline.addHandler(
-      EnrolmentHandler(gate: gate, desk: EnrolmentDesk(authority: authority, clock: clock), logger: logger, place: place))
+    let desk = EnrolmentDesk(authority: authority, clock: clock)
+    try pipeline.addHandler(EnrolmentHandler(gate: gate, desk: desk, limit: connectionLimit, logger: logger, place: place(of: channel)))
   }
 
   /// The endpoint's own certificate is made anew at half its life.
@@ -79,6 +76,32 @@ package final class EnrolmentServer: Sendable {
     return fresh
   }
 }
+
+/// Closes what comes while as many connections as the limit are open; on the listening channel, so that they count in the order of their coming.
+private final class CrowdLimit: ChannelInboundHandler {
+  typealias InboundIn = any Channel
+  typealias InboundOut = any Channel
+
+  private var open = 0
+  private let logger: Logger
+
+  init(_ logger: Logger) { self.logger = logger }
+
+  func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+    let child = unwrapInboundIn(data)
+    guard open < EnrolmentLimits.connections else {
+      logger.warning("connection closed: \(open) are open, the limit", metadata: ["peer": "\(place(of: child))"])
+      child.close(promise: nil)
+      return
+    }
+    open += 1
+    let bound = NIOLoopBound(self, eventLoop: context.eventLoop)
+    child.closeFuture.hop(to: context.eventLoop).whenComplete { _ in bound.value.open -= 1 }
+    context.fireChannelRead(data)
+  }
+}
+
+private func place(of channel: any Channel) -> String { channel.remoteAddress?.vocabulary.map { "\($0)" } ?? "unknown" }
 
 /// Decides on one request. It reads and writes files, so it works on a thread of its own.
 struct EnrolmentDesk: Sendable {
@@ -162,10 +185,12 @@ private final class EnrolmentHandler: ChannelInboundHandler {
   private var timeout: Scheduled<Void>?
   private let gate: PeerGate
   private let desk: EnrolmentDesk
+  private let limit: TimeAmount
   private let logger: Logger
 
-  init(gate: PeerGate, desk: EnrolmentDesk, logger: Logger, place: String) {
+  init(gate: PeerGate, desk: EnrolmentDesk, limit: TimeAmount, logger: Logger, place: String) {
     self.gate = gate
+    self.limit = limit
     self.desk = desk
     var logger = logger
     logger[metadataKey: "peer"] = "\(place)"
@@ -174,9 +199,9 @@ private final class EnrolmentHandler: ChannelInboundHandler {
 
   func handlerAdded(context: ChannelHandlerContext) {
     let channel = context.channel
-    let logger = logger
-    timeout = context.eventLoop.scheduleTask(in: EnrolmentLimits.connectionLimit) {
-      logger.notice("connection closed: no request within \(EnrolmentLimits.connectionLimit.nanoseconds / 1_000_000_000) s")
+    let (logger, limit) = (logger, limit)
+    timeout = context.eventLoop.scheduleTask(in: limit) {
+      logger.notice("connection closed: no whole request within \(limit.nanoseconds / 1_000_000_000) s")
       channel.close(promise: nil)
     }
   }
