@@ -108,7 +108,7 @@ extension Association {
 
   /// INIT meets an association (RFC 9260 sections 5.2.1, 5.2.2 and 9.2). Nothing changes here: all goes into the cookie.
   private mutating func receiveInitiation(_ packet: Packet, on carrier: CarrierID, at now: Instant) {
-    guard let peer = Initiation(packet.chunks[0].value), peer.tag != 0, peer.outboundStreams > 0, peer.inboundStreams > 0 else { return }
+    guard let peer = Initiation(packet.chunks[0].value), peer.tag != 0, peer.fault == nil else { return }
     if state == .shutdownAckSent {
       controlDue.insert(.shutdownAck)
       return
@@ -117,7 +117,7 @@ extension Association {
     let begins = state == .cookieWait || state == .cookieEchoed
     if !begins, let stranger = peer.addresses.first(where: { !peerAddresses.contains($0) }) {
       var builder = PacketBuilder(answer)
-      builder.append(.abort) { $0.writeCause(11) { $0.writeAddressParameter(stranger) } }
+      builder.append(.abort) { $0.writeCause(.restartWithNewAddresses) { $0.writeAddressParameter(stranger) } }
       return transmit(builder.finish(), on: carrier)
     }
     var ours = Initiation(
@@ -125,7 +125,7 @@ extension Association {
       receiveWindow: UInt32(configuration.receiveWindow.octets), outboundStreams: min(configuration.outboundStreams, peer.inboundStreams),
       inboundStreams: configuration.inboundStreams,
       initialTSN: begins ? ourInitialTSN : TSN(UInt32.random(in: 0...UInt32.max, using: &random)))
-    ours.addresses = localAddresses.filter { !$0.isWildcard }
+    ours.addresses = localAddresses.filter { !$0.isWildcard && peer.takes($0) }
     ours.unrecognized = peer.unrecognized
     let nonce = begins ? ourRandom : (0..<Authentication.randomLength).map { _ in UInt8.random(in: 0...255, using: &random) }
     var cookie = Cookie(made: now, ours: ours, ourRandom: nonce, peer: peer)
@@ -201,7 +201,7 @@ extension Association {
       var builder = PacketBuilder(
         PacketHeader(sourcePort: header.sourcePort, destinationPort: header.destinationPort, verificationTag: cookie.peer.tag))
       builder.append(.shutdownAck)
-      builder.append(.error) { $0.writeCause(10) { _ in } }
+      builder.append(.error) { $0.writeCause(.cookieWhileShuttingDown) { _ in } }
       return transmit(builder.finish(), on: carrier)
     }
     let before = self
@@ -230,7 +230,10 @@ extension Association {
 
   mutating func receiveInitiationAck(_ chunk: Chunk, at now: Instant) {
     guard state == .cookieWait else { return }
-    guard let peer = Initiation(chunk.value), peer.tag != 0, let cookie = peer.cookie else { return violate("malformed INIT ACK") }
+    guard let peer = Initiation(chunk.value), peer.tag != 0 else { return violate("malformed INIT ACK") }
+    guard let cookie = peer.cookie, peer.fault == nil else {
+      return refuseHandshake(peer.tag, peer.fault ?? InitiationFault(cause: .missingParameter, parameter: ParameterType.stateCookie))
+    }
     if configuration.features.isRequired {
       guard peer.algorithm(for: configuration.features) != nil else { return fail(.peerLacksExtension("AUTH with HMAC-SHA-256")) }
       guard peer.offersASCONF else { return fail(.peerLacksExtension("ASCONF")) }
@@ -247,11 +250,28 @@ extension Association {
         endpointKey: configuration.endpointKey, Authentication.keyVector(random: ourRandom, configuration.features.algorithms),
         peer.keyVector)
     }
+    // What we do not know and should name (RFC 9260 section 3.2.2) follows when the handshake is done.
+    if !peer.unrecognized.isEmpty, let carrier = activeCarrier {
+      var cause = ByteBuffer()
+      cause.writeCause(.unrecognizedParameters) { for parameter in peer.unrecognized.prefix(8) { $0.writeImmutableBuffer(parameter) } }
+      if cause.readableBytes <= 512 { errorsToSend.append((cause, carrier)) }
+    }
     self.cookie = cookie
     state = .cookieEchoed
     handshakeTries = 0
     controlDue.insert(.cookieEcho)
     timers.handshake = now + handshakeInterval
+  }
+
+  /// The peer is told why its INIT ACK is none.
+  private mutating func refuseHandshake(_ tag: UInt32, _ fault: InitiationFault) {
+    if let carrier = activeCarrier {
+      var builder = PacketBuilder(
+        PacketHeader(sourcePort: header.sourcePort, destinationPort: header.destinationPort, verificationTag: tag))
+      builder.append(.abort) { fault.write(into: &$0) }
+      transmit(builder.finish(), on: carrier)
+    }
+    fail(.protocolViolation("INIT ACK with \(fault.cause.words)"))
   }
 
   mutating func receiveCookieAck(at now: Instant) {
@@ -286,11 +306,11 @@ extension Association {
 
   /// DATA that is none: without an octet of user data it ends the association (RFC 9260 section 6.2).
   mutating func refuseData(_ chunk: Chunk) {
-    guard chunk.value.readableBytes == 12, let carrier = activeCarrier,
+    guard chunk.value.readableBytes == (usesInterleaving ? 16 : 12), let carrier = activeCarrier,
       let tsn = chunk.value.getInteger(at: chunk.value.readerIndex, as: UInt32.self)
     else { return violate("malformed DATA") }
     var builder = startPacket()
-    builder.append(.abort) { $0.writeCause(9) { $0.writeInteger(tsn) } }
+    builder.append(.abort) { $0.writeCause(.noUserData) { $0.writeInteger(tsn) } }
     transmit(finish(builder), on: carrier)
     fail(.protocolViolation("DATA without user data"))
   }
@@ -300,7 +320,7 @@ extension Association {
     var cause = ByteBuffer()
     // The chunk as it stood, cut to what helps a person; 64 octets are a header and its first fields.
     let value = chunk.value.getSlice(at: chunk.value.readerIndex, length: min(60, chunk.value.readableBytes)) ?? ByteBuffer()
-    cause.writeCause(6) {
+    cause.writeCause(.unrecognizedChunk) {
       $0.writeInteger(chunk.type)
       $0.writeInteger(chunk.flags)
       $0.writeInteger(UInt16(clamping: 4 + chunk.value.readableBytes))

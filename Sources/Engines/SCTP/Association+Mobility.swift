@@ -166,7 +166,7 @@ extension Association {
     let serial = ASCONFSerial(number)
     guard let request = outstanding, request.serial == serial else {
       // An ACK of what was never asked ends the association (RFC 5061 section 5.3, F0); an old one is a repetition.
-      if !serial.isBefore(nextSerialToSend) { violate("ASCONF-ACK of a serial number that was never sent") }
+      if !serial.isBefore(nextSerialToSend) { violate("ASCONF-ACK of a serial number that was never sent", .illegalASCONFAck) }
       return
     }
     outstanding = nil
@@ -185,11 +185,17 @@ extension Association {
         effects.append(.announced(address))
       }
     case .withdraw(let address):
-      // Until now the peer could still send there (RFC 5061 section 5.3, F8).
-      for id in sortedCarriers where carriers[id]?.path != nil && carriers[id]?.local == address {
-        closeCarrier(id, "we have withdrawn \(address)", at: now)
+      // Refused, it goes on; the peer says why in words that an operator can look up.
+      if let refusal {
+        localAddresses.append(address)
+        effects.append(.peerReported(refusal))
+      } else {
+        // Until now the peer could still send there (RFC 5061 section 5.3, F8).
+        for id in sortedCarriers where carriers[id]?.path != nil && carriers[id]?.local == address {
+          closeCarrier(id, "we have withdrawn \(address)", at: now)
+        }
+        effects.append(.withdrawn(address))
       }
-      effects.append(.withdrawn(address))
     case .move(let target, _):
       // On a reliable carrier the answer comes behind the peer's last SACK on it. A datagram may come by any path: some stacks answer where their data goes.
       guard target == activeCarrier, target == carrier || isOnDatagrams else { break }
@@ -230,14 +236,17 @@ extension Association {
     var hasFailed = false
     for parameter in parameters {
       var body = parameter.value
-      guard let correlation = body.readInteger(as: UInt32.self), let address = body.readAddressParameter() else {
+      guard let correlation = body.readInteger(as: UInt32.self) else { return violate("malformed ASCONF parameter") }
+      let address = body.readAddressParameter()
+      if address == nil, (ParameterType.addAddress...ParameterType.setPrimary).contains(parameter.type) {
         return violate("malformed ASCONF parameter")
       }
-      if let failure = hasFailed ? "an earlier request in this ASCONF failed" : carryOut(parameter.type, address, on: carrier, at: now) {
+      if let failure = hasFailed ? .notAuthorized : carryOut(parameter.type, address, on: carrier, at: now) {
         hasFailed = true  // V1: once one has failed, all later ones do
         answer.writeParameter(ParameterType.errorCause) {
           $0.writeInteger(correlation)
-          $0.writeAbortCause(failure)
+          // What it is about (RFC 5061 section 4.3): a parameter whose information cannot be longer than the request's.
+          $0.writeCause(failure) { $0.writeParameter(parameter.type) { $0.writeImmutableBuffer(parameter.value) } }
         }
       } else {
         answer.writeParameter(ParameterType.success) { $0.writeInteger(correlation) }
@@ -248,18 +257,20 @@ extension Association {
   }
 
   /// Nil if it was done, else why not.
-  private mutating func carryOut(_ type: UInt16, _ address: IPAddress, on carrier: CarrierID, at now: Instant) -> String? {
-    if address.isWildcard { return "wildcard addresses are not honoured" }
+  private mutating func carryOut(_ type: UInt16, _ address: IPAddress?, on carrier: CarrierID, at now: Instant) -> ErrorCause? {
+    guard let address else { return .unrecognizedParameters }
+    if address.isWildcard { return .unresolvableAddress }
     switch type {
     case ParameterType.addAddress:
       guard !peerAddresses.contains(address) else { return nil }
-      guard peerAddresses.count < configuration.maximumPeerAddresses else { return "too many addresses" }
+      guard peerAddresses.count < configuration.maximumPeerAddresses else { return .resourceShortage }
       peerAddresses.append(address)
       effects.append(.peerAnnounced(address))
     case ParameterType.deleteAddress:
-      guard peerAddresses.count > 1 || !peerAddresses.contains(address) else { return "the last address cannot be deleted" }
+      guard peerAddresses.count > 1 || !peerAddresses.contains(address) else { return .deletesLastAddress }
       guard peerAddresses.contains(address) else { return nil }
-      // Its paths go with it; the one that this came on answers until the peer closes it (RFC 5061 section 5.3, F8).
+      // On datagrams the source is the peer's own; through accelerators it says nothing (RFC 5061 section 5.2, D8).
+      if carriers[carrier]?.path != nil, carriers[carrier]?.remote == address { return .deletesSourceAddress }
       for id in sortedCarriers where id != carrier && carriers[id]?.path != nil && carriers[id]?.remote == address {
         closeCarrier(id, "the peer has withdrawn \(address)", at: now)
       }
@@ -267,13 +278,13 @@ extension Association {
       if preferredAddress == address { preferredAddress = nil }
       effects.append(.peerWithdrew(address))
     case ParameterType.setPrimary:
-      guard peerAddresses.contains(address) else { return "an address that was not added" }
+      guard peerAddresses.contains(address) else { return .unresolvableAddress }
       if carriers[carrier]?.path == nil {
         switchActive(to: carrier, at: now)
       } else {
         prefer(address)
       }
-    default: return "an unknown parameter"
+    default: return .unrecognizedParameters
     }
     return nil
   }

@@ -102,6 +102,7 @@ extension Association {
         receiveForwardTSN(chunk)
         hasData = true
         wantsSACKNow = true
+      case .congestionExperienced, .windowReduced: continue  // ECN was not agreed upon; RFC 9260 keeps the numbers
       case nil:
         // The upper bits of an unknown type say whether the rest of the packet is looked at (RFC 9260 section 3.2).
         if chunk.type & 0x40 != 0 { report(unrecognized: chunk, on: carrier) }
@@ -128,10 +129,10 @@ extension Association {
     }
   }
 
-  mutating func violate(_ what: String) {
+  mutating func violate(_ what: String, _ cause: ErrorCause = .protocolViolation) {
     if let carrier = activeCarrier {
       var builder = startPacket()
-      builder.append(.abort) { $0.writeAbortCause(what) }
+      builder.append(.abort) { $0.writeReason(cause, what) }
       transmit(finish(builder), on: carrier)
     }
     fail(.protocolViolation(what))
@@ -187,7 +188,7 @@ extension Association {
     let outcome = inbound.discard(chunk.tsn)
     guard outcome == .accepted, errorsToSend.count < Self.maximumErrors else { return outcome }
     var cause = ByteBuffer()
-    cause.writeCause(1) {
+    cause.writeCause(.invalidStream) {
       $0.writeInteger(chunk.stream.value)
       $0.writeInteger(UInt16(0))
     }

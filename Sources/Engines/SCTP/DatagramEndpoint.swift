@@ -280,9 +280,13 @@ extension DatagramEndpoint {
   /// The addresses that the peer's INIT or INIT ACK named, behind the UDP port that is known, from the address that we use.
   private mutating func openAnnounced(_ id: AssociationID, at now: Instant) {
     guard let member = members[id], let first = member.routes.first?.route else { return }
-    for address in inspect(id, { $0.peerAddresses }) ?? [] where address.isVersion6 == first.remote.address.isVersion6 {
-      guard !member.routes.contains(where: { $0.route.remote.address == address }) else { continue }
-      addPath(DatagramRoute(local: first.local, remote: Endpoint(address: address, port: first.remote.port)), to: id, at: now)
+    for address in inspect(id, { $0.peerAddresses }) ?? [] where !member.routes.contains(where: { $0.route.remote.address == address }) {
+      // From the address that we use, or, to one of the other family, from our first one of that.
+      let isOther = address.isVersion6 != first.local.isVersion6
+      guard let local = isOther ? configuration.localAddresses.first(where: { $0.isVersion6 == address.isVersion6 }) : first.local else {
+        continue
+      }
+      addPath(DatagramRoute(local: local, remote: Endpoint(address: address, port: first.remote.port)), to: id, at: now)
     }
   }
 

@@ -56,8 +56,11 @@ package struct Listener<Code: Authenticator>: Sendable {
   }
 
   private mutating func answer(_ packet: Packet, at now: Instant) -> ListenerAction<Code> {
-    guard let peer = Initiation(packet.chunks[0].value), peer.tag != 0, peer.outboundStreams > 0, peer.inboundStreams > 0 else {
-      return .refuse(reply: nil, reason: "malformed INIT")
+    guard let peer = Initiation(packet.chunks[0].value), peer.tag != 0 else { return .refuse(reply: nil, reason: "malformed INIT") }
+    if let fault = peer.fault {
+      var builder = PacketBuilder(reply(to: packet, tag: peer.tag))
+      builder.append(.abort) { fault.write(into: &$0) }
+      return .refuse(reply: builder.finish(), reason: "INIT with \(fault.cause.words)")
     }
     let isRequired = configuration.features.isRequired
     guard peer.algorithm(for: configuration.features) != nil || (!isRequired && !(peer.offersASCONF && !peer.offersAuthentication)) else {
@@ -72,7 +75,7 @@ package struct Listener<Code: Authenticator>: Sendable {
       tag: UInt32.random(in: 1...UInt32.max, using: &random), receiveWindow: UInt32(configuration.receiveWindow.octets),
       outboundStreams: min(configuration.outboundStreams, peer.inboundStreams), inboundStreams: configuration.inboundStreams,
       initialTSN: TSN(UInt32.random(in: 0...UInt32.max, using: &random)))
-    ours.addresses = configuration.localAddresses.filter { !$0.isWildcard }
+    ours.addresses = configuration.localAddresses.filter { !$0.isWildcard && peer.takes($0) }
     ours.unrecognized = peer.unrecognized
     ours.cookie = Cookie(made: now, ours: ours, ourRandom: nonce, peer: peer).sealed(secret: cookieSecret, by: authenticator)
     var builder = PacketBuilder(reply(to: packet, tag: peer.tag))
@@ -118,29 +121,6 @@ package struct Listener<Code: Authenticator>: Sendable {
   }
 }
 
-extension ByteBuffer {
-  /// User-Initiated Abort (RFC 9260 section 3.3.10.12) with a reason in words.
-  mutating func writeAbortCause(_ reason: String) {
-    let text = Array(reason.utf8.prefix(512))
-    writeCause(12) { $0.writeBytes(text) }
-  }
-
-  /// An error cause has the shape of a parameter (RFC 9260 section 3.3.10).
-  mutating func writeCause(_ code: UInt16, _ write: (inout ByteBuffer) -> Void) { writeParameter(code, write) }
-
-  /// The first cause of an ABORT or ERROR chunk, in words.
-  mutating func readCause() -> String {
-    guard let code = readInteger(as: UInt16.self), let length = readInteger(as: UInt16.self), length >= 4,
-      let info = readSlice(length: min(Int(length) - 4, readableBytes))
-    else { return "no reason was given" }
-    switch code {
-    case 3: return "the handshake took longer than its cookie lives"
-    case 12, 13: return String(decoding: info.readableBytesView, as: UTF8.self)
-    default: return "error cause \(code)"
-    }
-  }
-}
-
 /// What the passive end must know again when COOKIE ECHO comes (RFC 9260 section 5.1.3).
 struct Cookie: Sendable {
   var made: Instant
@@ -170,7 +150,9 @@ struct Cookie: Sendable {
     var builder = PacketBuilder(
       PacketHeader(
         sourcePort: packet.header.destinationPort, destinationPort: packet.header.sourcePort, verificationTag: peer.tag))
-    builder.append(.error) { $0.writeCause(3) { $0.writeInteger(UInt32(clamping: (now - made - lifetime).nanoseconds / 1_000)) } }
+    builder.append(.error) {
+      $0.writeCause(.staleCookie) { $0.writeInteger(UInt32(clamping: (now - made - lifetime).nanoseconds / 1_000)) }
+    }
     return builder.finish()
   }
 

@@ -23,6 +23,9 @@ package enum ChunkType: UInt8, Sendable {
   case error = 9
   case cookieEcho = 10
   case cookieAck = 11
+  /// ECNE and CWR.
+  case congestionExperienced = 12
+  case windowReduced = 13
   case shutdownComplete = 14
   case authentication = 15
   case interleavedData = 0x40

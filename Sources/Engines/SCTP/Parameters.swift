@@ -8,6 +8,9 @@ enum ParameterType {
   static let ipv6Address: UInt16 = 6
   static let stateCookie: UInt16 = 7
   static let unrecognized: UInt16 = 8
+  static let cookiePreservative: UInt16 = 9
+  static let hostName: UInt16 = 11
+  static let supportedAddressTypes: UInt16 = 12
   static let outgoingReset: UInt16 = 13
   static let incomingReset: UInt16 = 14
   static let tsnReset: UInt16 = 15
@@ -24,6 +27,7 @@ enum ParameterType {
   static let errorCause: UInt16 = 0xc003
   static let setPrimary: UInt16 = 0xc004
   static let success: UInt16 = 0xc005
+  static let adaptationLayer: UInt16 = 0xc006
 }
 
 struct Parameter: Sendable {
@@ -93,6 +97,25 @@ extension ByteBuffer {
   }
 }
 
+/// What is wrong with an INIT or INIT ACK (RFC 9260 sections 3.3.2 and 5.1.2).
+struct InitiationFault: Sendable {
+  var cause: ErrorCause
+  /// The parameter that it is about.
+  var parameter: UInt16?
+
+  func write(into bytes: inout ByteBuffer) {
+    bytes.writeCause(cause) { info in
+      guard let parameter else { return }
+      if cause == .missingParameter {
+        info.writeInteger(UInt32(1))
+        info.writeInteger(parameter)
+      } else {
+        info.writeParameter(parameter) { _ in }
+      }
+    }
+  }
+}
+
 /// What INIT and INIT ACK have in common (RFC 9260 section 3.3.2).
 struct Initiation: Sendable {
   var tag: UInt32
@@ -112,6 +135,22 @@ struct Initiation: Sendable {
   var algorithms: [HMACAlgorithm] = []
   var extensions: [UInt8] = []
   var unrecognized: [ByteBuffer] = []
+  /// Host Name Address, which RFC 9260 has done away with.
+  private var namesHost = false
+  private var supportedAddressTypes: [UInt16] = []
+
+  /// The peer can use this kind of address (RFC 9260 section 3.3.2.1.6); one that names none can use all.
+  func takes(_ address: IPAddress) -> Bool {
+    let type = if case .v4 = address { ParameterType.ipv4Address } else { ParameterType.ipv6Address }
+    return supportedAddressTypes.isEmpty || supportedAddressTypes.contains(type)
+  }
+
+  /// Why no association can come of it.
+  var fault: InitiationFault? {
+    if outboundStreams == 0 || inboundStreams == 0 { return InitiationFault(cause: .invalidParameter) }
+    if namesHost { return InitiationFault(cause: .unresolvableAddress, parameter: ParameterType.hostName) }
+    return nil
+  }
 
   /// The peer's first choice that we have too; nil: no AUTH between us.
   func algorithm(for features: AssociationConfiguration.Features) -> HMACAlgorithm? {
@@ -151,6 +190,10 @@ struct Initiation: Sendable {
     case ParameterType.ipv4Address, ParameterType.ipv6Address:
       if let address = value.readAddress(parameterType: parameter.type) { addresses.append(address) }
     case ParameterType.stateCookie: cookie = value
+    case ParameterType.hostName: namesHost = true
+    case ParameterType.supportedAddressTypes:
+      while let type = value.readInteger(as: UInt16.self), supportedAddressTypes.count < 8 { supportedAddressTypes.append(type) }
+    case ParameterType.cookiePreservative, ParameterType.adaptationLayer: break  // understood, and of no use here
     case ParameterType.random:
       randomLength = value.readableBytes
       randomParameter = parameter
