@@ -28,6 +28,8 @@ final class FaultyRelay {
     var doubled = 0
     var corrupted = 0
     var reordered = 0
+    /// The types of the chunks that have come by.
+    var chunks: Set<UInt8> = []
   }
 
   /// Datagrams that overtake one that waits, and how long it waits if there are none: longer than a round trip of the loopback, shorter than an RTO.
@@ -97,6 +99,7 @@ final class FaultyRelay {
 
   fileprivate func take(_ envelope: AddressedEnvelope<ByteBuffer>, isFront: Bool) {
     if isFront { caller = envelope.remoteAddress }
+    noteChunks(envelope.data)
     if happens(faults.loss) {
       counters.lost += 1
       return
@@ -138,6 +141,18 @@ final class FaultyRelay {
     guard let to = datagram.isForTarget ? target : caller else { return }
     counters.passed += 1
     (datagram.isForTarget ? back : front)?.write(AddressedEnvelope(remoteAddress: to, data: datagram.payload), promise: nil)
+  }
+
+  private func noteChunks(_ packet: ByteBuffer) {
+    var rest = packet
+    rest.moveReaderIndex(forwardBy: min(12, rest.readableBytes))
+    while let type = rest.readInteger(as: UInt8.self), let flags = rest.readInteger(as: UInt8.self),
+      let length = rest.readInteger(as: UInt16.self)
+    {
+      _ = flags
+      counters.chunks.insert(type)
+      rest.moveReaderIndex(forwardBy: min(rest.readableBytes, max(4, (Int(length) + 3) & ~3) - 4))
+    }
   }
 
   private func happens(_ probability: Double) -> Bool { probability > 0 && Double.random(in: 0..<1, using: &random) < probability }

@@ -32,12 +32,14 @@ enum Usrsctp {
 
 /// One run of the peer. It is killed when its time is over, so that a test that waits for it fails and does not hang.
 final class Peer: Sendable {
-  /// A run takes one to twenty seconds with losses; the machine may be busy.
-  static let limit = DispatchTimeInterval.seconds(120)
+  /// A run takes one to ten seconds with losses; the machine may be busy.
+  static let limit = DispatchTimeInterval.seconds(60)
 
-  let lines: AsyncStream<String>
+  /// Rings for each line that has come.
+  private let bell: AsyncStream<Void>
   private let ended: AsyncStream<Int32>
   private let words = Mutex("")
+  private let all = Mutex([String]())
   /// Nil once it has been taken away: its pid may be another's then.
   private let running: Mutex<pid_t?>
   private let input: Int32
@@ -52,13 +54,16 @@ final class Peer: Sendable {
     input = source.write
     let pid = try Program.start(namespace?.command(words) ?? words, input: source.read, output: output.write, errors: errors.write)
     running = Mutex(pid)
-    let (lines, lineSource) = AsyncStream.makeStream(of: String.self)
+    let (bell, ringer) = AsyncStream.makeStream(of: Void.self)
     let (ended, endSource) = AsyncStream.makeStream(of: Int32.self)
-    self.lines = lines
+    self.bell = bell
     self.ended = ended
-    Thread.detachNewThread {
-      Peer.read(output.read) { lineSource.yield($0) }
-      lineSource.finish()
+    Thread.detachNewThread { [self] in
+      Peer.read(output.read) { line in
+        all.withLock { $0.append(line) }
+        ringer.yield()
+      }
+      ringer.finish()
     }
     Thread.detachNewThread { [self] in
       Peer.read(errors.read) { line in self.words.withLock { $0 += line + "\n" } }
@@ -89,10 +94,15 @@ final class Peer: Sendable {
     close(descriptor)
   }
 
-  /// The next line that begins so; nil if the program ended without it.
-  func line(_ wanted: String) async -> String? {
-    for await line in lines where line.hasPrefix(wanted) { return line }
-    return nil
+  /// A line that begins so, one that has come already too; nil if the program ended without it.
+  func line(_ wanted: String...) async -> String? { await line(wanted, after: 0) }
+
+  private func line(_ wanted: [String], after start: Int) async -> String? {
+    while true {
+      if let found = said[start...].first(where: { line in wanted.contains { line.hasPrefix($0) } }) { return found }
+      var rings = bell.makeAsyncIterator()
+      guard await rings.next() != nil else { return said[start...].first { line in wanted.contains { line.hasPrefix($0) } } }
+    }
   }
 
   func status() async -> Int32 {
@@ -102,15 +112,15 @@ final class Peer: Sendable {
 
   /// Gives it a command, and waits until it was carried out; its answer if it was not.
   func tell(_ command: String) async -> String? {
+    let start = said.count
     let octets = Array((command + "\n").utf8)
     _ = write(input, octets, octets.count)
     let words = command.prefix { $0 != " " }
-    for await line in lines where line.hasPrefix("done \(words)") || line.hasPrefix("failed \(words)") {
-      return line.hasPrefix("done") ? nil : line
-    }
-    return "the peer ended"
+    guard let answer = await line(["done \(words)", "failed \(words)"], after: start) else { return "the peer ended" }
+    return answer.hasPrefix("done") ? nil : answer
   }
 
+  var said: [String] { all.withLock { $0 } }
   var complaints: String { words.withLock { $0 } }
 
   /// One whose peer has another key waits for ever for usrsctp to finish, and does not heed SIGTERM meanwhile.

@@ -28,6 +28,12 @@ final class Trial {
   var receivesUnordered = false
   /// Between two messages; none: as fast as the send buffer takes them.
   var interval: TimeAmount?
+  /// False: what is sent does not come back, and what comes is not sent back.
+  var echoes = true
+  /// When all has come back the association stays, and `more` may be sent.
+  var keepsOpen = false
+  /// Each message of ours is tried so long or so often.
+  var reliability: () -> Reliability = { .full }
   private var waits: [(isOver: (Effect) -> Bool, promise: EventLoopPromise<Void>)] = []
   private var toSend: [TrialMessage] = []
   private var sent = 0
@@ -58,7 +64,7 @@ final class Trial {
     done = loop.makePromise()
     endpoint.onEvent = { [unowned self] in take($1, of: $0) }
     endpoint.onAccepted = { [unowned self] id, _ in association = id }
-    loop.assumeIsolated().scheduleTask(in: .seconds(110)) { [weak self] in self?.fail("the trial took longer than its limit") }
+    loop.assumeIsolated().scheduleTask(in: .seconds(55)) { [weak self] in self?.fail("the trial took longer than its limit") }
   }
 
   var result: EventLoopFuture<Void> { done.futureResult }
@@ -71,10 +77,17 @@ final class Trial {
     association = endpoint.connect(from: local, to: remote)
   }
 
+  func more(_ messages: [TrialMessage]) {
+    toSend += messages
+    left += messages.count
+    for message in messages { awaited[message.stream, default: []].append(message) }
+    if let association { push(association) }
+  }
+
   /// Succeeds when it has been asked about an event that is the one.
   func wait(for what: String, _ isOver: @escaping (Effect) -> Bool) -> EventLoopFuture<Void> {
     let promise = endpoint.loop.makePromise(of: Void.self)
-    endpoint.loop.assumeIsolated().scheduleTask(in: .seconds(60)) { promise.fail(TrialError(description: "\(what): waited for in vain")) }
+    endpoint.loop.assumeIsolated().scheduleTask(in: .seconds(50)) { promise.fail(TrialError(description: "\(what): waited for in vain")) }
     waits.append((isOver, promise))
     return promise.futureResult
   }
@@ -108,12 +121,15 @@ final class Trial {
       report.gap = max(report.gap, lastCame.map { now - $0 } ?? .zero)
       lastCame = now
       report.received.add(stream.value, isUnordered: receivesUnordered, identifier, payload)
+      if !echoes { return }
       if toSend.isEmpty {
         waiting.append((stream, identifier, payload))
         sendBack(id)
       } else {
         check(stream.value, payload, id)
       }
+    case .streamsReset(.incoming, let streams): for stream in streams { report.received.reset(stream.value) }
+    case .streamsReset(.outgoing, let streams): for stream in streams { report.sent.reset(stream.value) }
     case .closed: done.succeed()
     case .failed(let error): fail("\(error)")
     default: break
@@ -126,7 +142,7 @@ final class Trial {
       let payload = message.payload
       guard
         endpoint.send(
-          payload, stream: StreamID(message.stream), protocolIdentifier: 7, isUnordered: message.isUnordered,
+          payload, stream: StreamID(message.stream), protocolIdentifier: 7, isUnordered: message.isUnordered, reliability: reliability(),
           endOfWrite: interval != nil || sent + 1 == toSend.count, on: id)
       else { return }
       report.sent.add(message.stream, isUnordered: message.isUnordered, 7, payload)
@@ -135,12 +151,16 @@ final class Trial {
       endpoint.loop.assumeIsolated().scheduleTask(in: interval) { [weak self] in self?.push(id) }
       return
     }
+    if !echoes, !toSend.isEmpty { endpoint.shutdown(id) }
   }
 
   private func sendBack(_ id: AssociationID) {
     while returned < waiting.count {
       let (stream, identifier, payload) = waiting[returned]
-      guard endpoint.send(payload, stream: stream, protocolIdentifier: identifier, isUnordered: false, endOfWrite: true, on: id) else {
+      guard
+        endpoint.send(
+          payload, stream: stream, protocolIdentifier: identifier, isUnordered: false, reliability: .full, endOfWrite: true, on: id)
+      else {
         return
       }
       report.sent.add(stream.value, isUnordered: false, identifier, payload)
@@ -158,6 +178,6 @@ final class Trial {
     }
     awaited[stream]?.remove(at: index)
     left -= 1
-    if left == 0 { endpoint.shutdown(id) }
+    if left == 0, !keepsOpen { endpoint.shutdown(id) }
   }
 }

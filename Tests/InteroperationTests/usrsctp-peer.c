@@ -107,18 +107,15 @@ static void notify(const union sctp_notification *n) {
   }
   case SCTP_STREAM_RESET_EVENT: {
     const struct sctp_stream_reset_event *e = &n->sn_strreset_event;
-    printf("event reset%s%s%s%s", e->strreset_flags & SCTP_STREAM_RESET_INCOMING_SSN ? " incoming" : "",
-      e->strreset_flags & SCTP_STREAM_RESET_OUTGOING_SSN ? " outgoing" : "", e->strreset_flags & SCTP_STREAM_RESET_DENIED ? " denied" : "",
-      e->strreset_flags & SCTP_STREAM_RESET_FAILED ? " failed" : "");
-    size_t count = (e->strreset_length - sizeof *e) / sizeof e->strreset_stream_list[0];
-    for (size_t i = 0; i < count; i++) {
+    int failed = e->strreset_flags & (SCTP_STREAM_RESET_DENIED | SCTP_STREAM_RESET_FAILED);
+    size_t resets = (e->strreset_length - sizeof *e) / sizeof e->strreset_stream_list[0];
+    for (size_t i = 0; i < resets; i++) {
       unsigned stream = e->strreset_stream_list[i];
-      printf("%c%u", i ? ',' : ' ', stream);
-      if (e->strreset_flags & (SCTP_STREAM_RESET_DENIED | SCTP_STREAM_RESET_FAILED)) continue;
-      if (e->strreset_flags & SCTP_STREAM_RESET_INCOMING_SSN) received.place[stream] = 0;
-      if (e->strreset_flags & SCTP_STREAM_RESET_OUTGOING_SSN) sent.place[stream] = 0;
+      printf("event reset%s%s %u%s\n", e->strreset_flags & SCTP_STREAM_RESET_INCOMING_SSN ? " incoming" : "",
+        e->strreset_flags & SCTP_STREAM_RESET_OUTGOING_SSN ? " outgoing" : "", stream, failed ? " failed" : "");
+      if (!failed && e->strreset_flags & SCTP_STREAM_RESET_INCOMING_SSN) received.place[stream] = 0;
+      if (!failed && e->strreset_flags & SCTP_STREAM_RESET_OUTGOING_SSN) sent.place[stream] = 0;
     }
-    puts("");
     break;
   }
   case SCTP_ASSOC_CHANGE: printf("event association %u\n", n->sn_assoc_change.sac_state); break;
@@ -402,6 +399,7 @@ int main(int argc, char **argv) {
   errno = EINVAL;
   if (argc < 2) die("echo, sink, client or source?");
   read_options(argc, argv);
+  alarm(90); /* longer than any test waits: it outlives none */
   setvbuf(stdout, NULL, _IOLBF, 0);
   live = prepare();
   struct socket *listening = NULL;

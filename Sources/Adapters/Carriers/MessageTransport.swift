@@ -13,7 +13,8 @@ package protocol MessageTransport: AnyObject {
   func association(_ id: AssociationID) -> SessionAssociation?
   /// False: the send buffer is full; `.sendSpace` will come.
   func send(
-    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, endOfWrite: Bool, on id: AssociationID
+    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, reliability: Reliability, endOfWrite: Bool,
+    on id: AssociationID
   ) -> Bool
   /// Whatever else an association can be told; it is given the time.
   func tell(_ id: AssociationID, _ body: (inout SessionAssociation, Instant) -> Void)

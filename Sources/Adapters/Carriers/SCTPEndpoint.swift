@@ -71,12 +71,14 @@ package final class SCTPEndpoint: MessageTransport {
 
   /// False: the send buffer is full; `.sendSpace` will come.
   package func send(
-    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, endOfWrite: Bool,
+    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, reliability: Reliability, endOfWrite: Bool,
     on id: AssociationID
   ) -> Bool {
     let isTaken =
       engine.with(id) {
-        $0.send(payload, stream: stream, protocolIdentifier: protocolIdentifier, isUnordered: isUnordered, endOfWrite: endOfWrite)
+        $0.send(
+          payload, stream: stream, protocolIdentifier: protocolIdentifier, isUnordered: isUnordered, endOfWrite: endOfWrite,
+          reliability: reliability)
       } ?? false
     drive()
     return isTaken

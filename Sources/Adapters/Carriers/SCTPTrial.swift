@@ -114,7 +114,8 @@ package final class SCTPTrial {
       let isLast = sent + 1 == settings.count
       guard
         transport.send(
-          payload(sent), stream: stream, protocolIdentifier: 7, isUnordered: settings.isUnordered, endOfWrite: isLast, on: id)
+          payload(sent), stream: stream, protocolIdentifier: 7, isUnordered: settings.isUnordered, reliability: .full, endOfWrite: isLast,
+          on: id)
       else { return }
       sent += 1
     }
@@ -127,7 +128,8 @@ package final class SCTPTrial {
       let next = waiting[index]
       guard
         transport.send(
-          next.payload, stream: next.stream, protocolIdentifier: next.identifier, isUnordered: settings.isUnordered, endOfWrite: true,
+          next.payload, stream: next.stream, protocolIdentifier: next.identifier, isUnordered: settings.isUnordered, reliability: .full,
+          endOfWrite: true,
           on: next.id) || transport.association(next.id) == nil
       else { break }
       index += 1

@@ -80,11 +80,13 @@ package final class StreamEndpoint: MessageTransport {
   package func association(_ id: AssociationID) -> SessionAssociation? { members[id]?.association }
 
   package func send(
-    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, endOfWrite: Bool, on id: AssociationID
+    _ payload: ByteBuffer, stream: StreamID, protocolIdentifier: UInt32, isUnordered: Bool, reliability: Reliability, endOfWrite: Bool,
+    on id: AssociationID
   ) -> Bool {
     let isTaken =
       members[id]?.association?.send(
-        payload, stream: stream, protocolIdentifier: protocolIdentifier, isUnordered: isUnordered, endOfWrite: endOfWrite) ?? false
+        payload, stream: stream, protocolIdentifier: protocolIdentifier, isUnordered: isUnordered, endOfWrite: endOfWrite,
+        reliability: reliability) ?? false
     drive(id)
     return isTaken
   }
