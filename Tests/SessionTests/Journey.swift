@@ -3,6 +3,7 @@ import Authentication
 import Client
 import Control
 import Foundation
+import LinuxNetwork
 import Logging
 import NIOPosix
 import TestSupport
@@ -136,22 +137,23 @@ struct Journey: Sendable {
 /// A flow whose octets are asked for in pieces, each compared with what they must be.
 final class Flow: Sendable {
   private let application: Socket
-  private let seed: UInt64
 
   /// Opens it through the client's SOCKS entrance, to a service of this process that answers a count with as many octets of a pattern.
-  convenience init(_ journey: Journey, seed: UInt64 = 1) async throws {
-    try await self.init(socks: journey.socks, seed: seed)
-  }
+  convenience init(_ journey: Journey) async throws { try await self.init(socks: journey.socks) }
 
-  init(socks: UInt16, seed: UInt64 = 1) async throws {
-    let (service, port) = try Socket.listen()
-    self.seed = seed
-    application = try await onThread {
+  /// - Parameters: the network namespaces of the application and of the service; nil for the test's own.
+  init(socks: UInt16, application: Namespace? = nil, service: Namespace? = nil) async throws {
+    let (listener, port) = try await onThread {
+      if let service { try CurrentThread.enter(service) }
+      return try Socket.listen()
+    }
+    self.application = try await onThread {
+      if let application { try CurrentThread.enter(application) }
       let application = try Socket.connect(socks)
       guard try application.socks(to: "vm", port) == 0 else { throw Socket.Failure(call: "open a flow", code: 0) }
       return application
     }
-    Flow.serve(service)
+    Flow.serve(listener)
   }
 
   private static func serve(_ service: Socket) {

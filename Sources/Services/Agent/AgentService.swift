@@ -16,10 +16,15 @@ import Vocabulary
 package final class AgentService: Sendable {
   private let settings: AgentSettings
   private let logger: Logger
+  private let loop: any EventLoop
 
-  package init(settings: AgentSettings, logger: Logger) {
+  /// - Parameter loop: where everything of it runs; its thread's network is the one that it uses.
+  package init(
+    settings: AgentSettings, logger: Logger, on loop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next()
+  ) {
     self.settings = settings
     self.logger = logger
+    self.loop = loop
   }
 
   /// Runs until its task is cancelled. `ready` is called with the port once carriers are accepted.
@@ -30,7 +35,7 @@ package final class AgentService: Sendable {
       throw AgentError.anotherCertificate(name, machine: settings.machine)
     }
     guard let credentials = ControlCredentials(token: key?.bearerToken, identity: identity) else { throw AgentError.noCredentials }
-    let loop = MultiThreadedEventLoopGroup.singleton.next()
+    let loop = self.loop
     let settings = self.settings
     let logger = self.logger
     let state = try await loop.submit {
@@ -60,7 +65,13 @@ package final class AgentService: Sendable {
   private static func listen(on settings: AgentSettings, loop: any EventLoop, state: NIOLoopBound<AgentState>, logger: Logger) async throws
     -> any Channel
   {
-    let bootstrap = ServerBootstrap(group: loop)
+    let address = try SocketAddress(settings.listen)
+    // On the loop's thread: the socket is of that thread's network.
+    return try await loop.flatSubmit { bootstrap(settings, loop, state).bind(to: address) }.get()
+  }
+
+  private static func bootstrap(_ settings: AgentSettings, _ loop: any EventLoop, _ state: NIOLoopBound<AgentState>) -> ServerBootstrap {
+    ServerBootstrap(group: loop)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
       .serverChannelOption(.backlog, value: 1_024)
       .childChannelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
@@ -72,7 +83,6 @@ package final class AgentService: Sendable {
           try state.value.acceptor.accept(channel)
         }
       }
-    return try await bootstrap.bind(to: SocketAddress(settings.listen)).get()
   }
 }
 

@@ -23,10 +23,15 @@ package struct ClientEntrances: Sendable, Hashable {
 package final class ClientService: Sendable {
   private let settings: ClientSettings
   private let logger: Logger
+  private let loop: any EventLoop
 
-  package init(settings: ClientSettings, logger: Logger) {
+  /// - Parameter loop: where everything of it runs; its thread's network is the one that it uses.
+  package init(
+    settings: ClientSettings, logger: Logger, on loop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next()
+  ) {
     self.settings = settings
     self.logger = logger
+    self.loop = loop
   }
 
   /// Runs until its task is cancelled. `ready` is called once every session is established and every entrance listens.
@@ -36,7 +41,7 @@ package final class ClientService: Sendable {
     if let name = keeper?.current.name, name.role != .client { throw ClientError.anotherCertificate(name) }
     guard let credentials = ControlCredentials(token: key?.bearerToken, identity: keeper) else { throw ClientError.noCredentials }
     try check()
-    let loop = MultiThreadedEventLoopGroup.singleton.next()
+    let loop = self.loop
     let settings = self.settings
     let logger = self.logger
     let agents = try settings.machines.map { try agent(of: $0) }
@@ -93,9 +98,13 @@ package final class ClientService: Sendable {
     var channels: [any Channel] = []
     func open(_ endpoint: Endpoint, _ prepare: @escaping @Sendable (any Channel) throws -> Void) async throws -> Endpoint {
       do {
-        let channel = try await entrance(loop).childChannelInitializer { channel in
-          channel.eventLoop.makeCompletedFuture { try prepare(channel) }
-        }.bind(to: SocketAddress(endpoint)).get()
+        let address = try SocketAddress(endpoint)
+        // On the loop's thread: the socket is of that thread's network.
+        let channel = try await loop.flatSubmit {
+          self.entrance(loop).childChannelInitializer { channel in
+            channel.eventLoop.makeCompletedFuture { try prepare(channel) }
+          }.bind(to: address)
+        }.get()
         channels.append(channel)
         return channel.localAddress?.vocabulary ?? endpoint
       } catch {

@@ -1,6 +1,7 @@
 import Carriers
 import Control
 import NIOCore
+import Relay
 import Sockets
 import Vocabulary
 
@@ -38,7 +39,8 @@ extension ClientSession {
     parked = nil
     guard let carrier = dropped.carrier else { return }
     driver?.unpark()
-    carrier.close(reason)
+    // A FIN would reach the far accelerator as the end of what is sent, and the flight would still be delivered; a RST takes it back.
+    if let channel = carrier.channel { SocketRelay.abort(channel) } else { carrier.close(reason) }
   }
 
   /// GO, and a first flight is there already, or has done it already. False: the client has to go itself.

@@ -24,6 +24,8 @@ final class ClientSession {
   static let freezeLimit = TimeAmount.seconds(5)
   /// How long a first flight may be parked: migrations of large machines over thin lines take minutes. After it GO finds the way without.
   static let parkLimit = TimeAmount.minutes(10)
+  /// A carrier that ends while a first flight is parked may end because the flight has arrived: the agent's answer, by the longer way, is waited for so long.
+  static let parkedPatience = TimeAmount.milliseconds(500)
   /// Every so many failures in a row the controller is told that the session is stuck.
   static let failuresPerReport = 10
 
@@ -402,7 +404,7 @@ extension ClientSession {
       tryAgain()
     } else if activeCarrier == nil, attempt == nil, !isFrozen {
       logger.info("the carrier to machine \(machine) was lost: \(reason)")
-      tryNow()
+      if parked?.carrier == nil { tryNow() } else { tryLater(ClientSession.parkedPatience) }
     }
   }
 
@@ -438,11 +440,14 @@ extension ClientSession {
     if recovery.failures > 0, recovery.failures % ClientSession.failuresPerReport == 0 {
       report(.stuck(machine: machine, epoch: epoch, reason: "\(recovery.failures) tries failed, the last at \(recovery.next.agent)"))
     }
-    let delay = recovery.delay(using: &random)
+    tryLater(.nanoseconds(recovery.delay(using: &random).nanoseconds))
+  }
+
+  private func tryLater(_ delay: TimeAmount) {
     attempts += 1
     let number = attempts
     let bound = NIOLoopBound(self, eventLoop: loop)
-    let timer = loop.scheduleTask(in: .nanoseconds(delay.nanoseconds)) { bound.value.start(number) }
+    let timer = loop.scheduleTask(in: delay) { bound.value.start(number) }
     attempt = Attempt(number: number, place: recovery.next, go: pendingGo, timer: timer)
   }
 
