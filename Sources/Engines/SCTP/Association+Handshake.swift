@@ -330,7 +330,9 @@ extension Association {
   }
 
   mutating func errorPacket() -> Effect? {
-    guard isPastHandshake, let (cause, carrier) = errorsToSend.popFirst(), carriers[carrier] != nil else { return nil }
+    guard isPastHandshake, let (cause, carrier) = errorsToSend.first, mayAnswer(on: carrier) else { return nil }
+    errorsToSend.removeFirst()
+    guard carriers[carrier] != nil else { return nil }
     var builder = startPacket()
     builder.append(.error) { $0.writeImmutableBuffer(cause) }
     return .transmit(finish(builder), on: carrier)

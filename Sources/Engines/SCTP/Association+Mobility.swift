@@ -179,7 +179,8 @@ extension Association {
     switch request.request {
     case .announce(let address):
       if let refusal {
-        localAddresses.removeAll { $0 == address }
+        // Unless it is the last one by now: an end has an address to the end.
+        if localAddresses.count > 1 { localAddresses.removeAll { $0 == address } }
         effects.append(.announcementRefused(address, reason: refusal))
       } else {
         effects.append(.announced(address))
@@ -226,7 +227,7 @@ extension Association {
     }
     let serial = ASCONFSerial(number)
     if let lastAck, lastAck.serial == serial {  // E4: a repetition gets the same answer, where it came from, and changes nothing
-      acksToSend.append((lastAck.chunk, carrier))
+      if acksToSend.count < Self.maximumAnswers { acksToSend.append((lastAck.chunk, carrier)) }
       return
     }
     guard serial == nextSerialToReceive else { return }  // E5

@@ -25,7 +25,10 @@ extension Association {
   private mutating func nextPacket(at now: Instant) -> Effect? {
     if controlDue.remove(.initiation) != nil { return initiationPacket() }
     if controlDue.remove(.cookieEcho) != nil { return cookieEchoPacket() }
-    if let (chunk, carrier) = acksToSend.popFirst() { return ackPacket(chunk, on: carrier) }
+    if let (chunk, carrier) = acksToSend.first, mayAnswer(on: carrier) {
+      acksToSend.removeFirst()
+      return ackPacket(chunk, on: carrier)
+    }
     if let packet = heartbeatAckPacket() ?? errorPacket() ?? pathHeartbeatPacket(at: now) { return packet }
     guard let carrier = activeCarrier, state != .cookieWait, state != .cookieEchoed else { return nil }
     if outstanding?.mustSend == true { return requestPacket(on: carrier, at: now) }
@@ -39,10 +42,15 @@ extension Association {
     if carriers[carrier]?.path != nil { return datagramPacket(at: now) }
     var builder = startPacket()
     appendControl(to: &builder, at: now)
+    guard carriers[carrier]?.isWritable == true else { return builder.isBare ? nil : .transmit(finish(builder), on: carrier) }
     if sackIsDue { appendSACK(to: &builder) }
-    if carriers[carrier]?.isWritable == true { appendData(to: &builder, on: carrier, at: now) }
+    appendData(to: &builder, on: carrier, at: now)
     return builder.isBare ? nil : .transmit(finish(builder), on: carrier)
   }
+
+  /// A peer that asks without end and reads nothing must not fill the socket with answers: they wait in their bounded queues, SACK is put off. What leaves whatever the carrier says is ours alone:
+  /// one HEARTBEAT, one ASCONF, the handshake, the end.
+  func mayAnswer(on carrier: CarrierID) -> Bool { carriers[carrier].map { $0.isWritable || $0.path != nil } ?? true }
 
   mutating func appendControl(to builder: inout PacketBuilder, at now: Instant) {
     if controlDue.remove(.cookieAck) != nil { builder.append(.cookieAck) }
@@ -59,7 +67,9 @@ extension Association {
   }
 
   private mutating func heartbeatAckPacket() -> Effect? {
-    guard let (info, carrier) = heartbeatAcks.popFirst(), carriers[carrier] != nil else { return nil }
+    guard let (info, carrier) = heartbeatAcks.first, mayAnswer(on: carrier) else { return nil }
+    heartbeatAcks.removeFirst()
+    guard carriers[carrier] != nil else { return nil }
     var builder = startPacket()
     builder.append(.heartbeatAck) { $0.writeImmutableBuffer(info) }
     return .transmit(finish(builder), on: carrier)

@@ -70,7 +70,7 @@ extension Association {
         // Case D of RFC 9260 section 5.2.4: our COOKIE ACK was lost with something, say it again.
         if isAuthenticated || !usesAuthentication { controlDue.insert(.cookieAck) }
       case .heartbeat:
-        if heartbeatAcks.count < 8 { heartbeatAcks.append((chunk.value, carrier)) }
+        if heartbeatAcks.count < Self.maximumAnswers { heartbeatAcks.append((chunk.value, carrier)) }
       case .heartbeatAck: receiveHeartbeatAck(chunk, on: carrier, at: now)
       case .asconf:
         guard isAuthenticated else {

@@ -114,6 +114,8 @@ package struct Association<Code: Authenticator>: Sendable {
   /// Causes to report in ERROR chunks, at most `maximumErrors`.
   var errorsToSend: Deque<(cause: ByteBuffer, carrier: CarrierID)> = []
   static var maximumErrors: Int { 8 }
+  /// HEARTBEAT ACKs, and ASCONF-ACKs said again, that wait for a carrier to take them: a correct peer has one of each under way.
+  static var maximumAnswers: Int { 8 }
 
   // Heartbeats
   var heartbeat: (nonce: UInt64, sentAt: Instant)?

@@ -32,15 +32,17 @@ extension Reassembly {
         InboundMessage(stream: chunk.stream, protocolIdentifier: chunk.protocolIdentifier, payload: chunk.payload), channel,
         chunk.messageIdentifier)
     }
-    var partial = partials[channel]?[chunk.messageIdentifier] ?? Partial()
-    if let fault = partial.add(chunk) { return fault }
+    // Taken out, so that it is changed in place and not copied for each of its pieces.
+    var partial = partials[channel]?.removeValue(forKey: chunk.messageIdentifier) ?? Partial()
+    if let fault = partial.add(chunk, kept(chunk.payload)) { return fault }
     guard partial.octets <= limit else { return "a message beyond the window" }
     guard partial.isWhole, let identifier = partial.protocolIdentifier else {
       octetsHeld += chunk.payload.readableBytes + Self.octetsPerPiece
       partials[channel, default: [:]][chunk.messageIdentifier] = partial
       return nil
     }
-    forget(channel, chunk.messageIdentifier)
+    if partials[channel]?.isEmpty == true { partials[channel] = nil }
+    octetsHeld -= partial.octets - chunk.payload.readableBytes + (partial.pieces.count - 1) * Self.octetsPerPiece
     var whole = ByteBufferAllocator().buffer(capacity: partial.octets)
     for piece in partial.pieces { whole.writeImmutableBuffer(piece.payload) }
     return completeInterleaved(
@@ -60,6 +62,9 @@ extension Reassembly {
       return nil
     }
     guard waitingMessages[channel.stream]?[number] == nil else { return "a message came twice" }
+    if octetsHeld > 2 * limit { return "more is out of order than the window holds" }
+    var message = message
+    message.payload = kept(message.payload)
     waitingMessages[channel.stream, default: [:]][number] = message
     octetsHeld += message.payload.readableBytes + Self.octetsPerPiece
     return nil
@@ -113,7 +118,7 @@ extension Reassembly {
 }
 
 extension Reassembly.Partial {
-  fileprivate mutating func add(_ chunk: InboundChunk) -> String? {
+  fileprivate mutating func add(_ chunk: InboundChunk, _ payload: ByteBuffer) -> String? {
     let number = chunk.begins ? 0 : chunk.fragmentNumber
     let index = pieces.last.map { $0.number < number } ?? true ? pieces.count : pieces.partitioningIndex { $0.number >= number }
     guard index == pieces.count || pieces[index].number != number else { return "a fragment came twice" }
@@ -125,7 +130,7 @@ extension Reassembly.Partial {
       return "fragments behind the last one"
     }
     if chunk.begins { protocolIdentifier = chunk.protocolIdentifier }
-    pieces.insert((number, chunk.payload), at: index)
+    pieces.insert((number, payload), at: index)
     octets += chunk.payload.readableBytes
     return nil
   }
