@@ -55,6 +55,8 @@ package final class Carrier: ChannelInboundHandler {
   }
 
   package var channel: (any Channel)? { context?.channel }
+  /// Room that is taken for a packet that has come in part.
+  package var octetsKept: Int { partial.capacity }
   package var isWritable: Bool { context?.channel.isWritable ?? false }
 
   package func write(_ packet: ByteBuffer) {
@@ -139,11 +141,7 @@ extension Carrier {
 
   package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     var bytes = unwrapInboundIn(data)
-    if partial.readableBytes > 0 {
-      partial.writeBuffer(&bytes)
-      bytes = partial
-      partial = ByteBuffer()
-    }
+    if partial.readableBytes > 0, !completePartial(from: &bytes) { return }
     while !isClosed, let length = bytes.getInteger(at: bytes.readerIndex, as: UInt16.self), bytes.readableBytes >= 2 + Int(length) {
       if opener != nil, length == 0 {
         guard bytes.readableBytes >= 3 else { break }
@@ -155,10 +153,27 @@ extension Carrier {
       guard let packet = bytes.readSlice(length: Int(length)) else { break }
       if opener == nil { events.packet(self, packet) } else if let packet = open(packet) { events.packet(self, packet) }
     }
-    if bytes.readableBytes > 0 {  // at most one packet, 65,537 octets
-      partial = context.channel.allocator.buffer(capacity: 2 + 65_535)
-      partial.writeBuffer(&bytes)
+    guard bytes.readableBytes > 0, !isClosed else { return }  // less than one packet, 65,537 octets
+    // Who has sent some of a packet gets room for all of it at once; who has only begun must not cost 64 KB.
+    let whole = 2 + Int(bytes.getInteger(at: bytes.readerIndex, as: UInt16.self) ?? 0)
+    partial = context.channel.allocator.buffer(capacity: bytes.readableBytes >= 1_024 ? whole : bytes.readableBytes)
+    partial.writeBuffer(&bytes)
+  }
+
+  /// Adds what the packet that came in part lacks, and nothing more: octet by octet, too, each is copied once. False: it still lacks some.
+  private func completePartial(from bytes: inout ByteBuffer) -> Bool {
+    while true {
+      let length = partial.getInteger(at: partial.readerIndex, as: UInt16.self)
+      let lack = (length.map { 2 + Int($0) } ?? 2) - partial.readableBytes
+      if lack == 0, length != nil { break }
+      guard let more = bytes.readSlice(length: min(lack, bytes.readableBytes)), more.readableBytes > 0 else { return false }
+      partial.writeImmutableBuffer(more)
     }
+    var packet = partial
+    partial = ByteBuffer()
+    packet.moveReaderIndex(forwardBy: 2)
+    events.packet(self, packet)
+    return true
   }
 
   package func channelReadComplete(context: ChannelHandlerContext) {

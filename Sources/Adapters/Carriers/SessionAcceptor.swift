@@ -14,7 +14,7 @@ import Vocabulary
 package final class SessionAcceptor {
   /// Carriers that have not reached a session yet. A handshake takes two round trips; one that takes longer than this is nobody's.
   package static let longestHandshake = TimeAmount.seconds(20)
-  /// Memory for carriers that say nothing: 4,096 x about 4 KB.
+  /// Memory for carriers that say nothing: 4,096 x about 4 KB. Beyond that the oldest gives way, so that thousands that say nothing do not keep a client out that speaks.
   package static let maximumStrangers = 4_096
 
   /// Clients of one machine: 16,384 x 32 KiB idle are 512 MiB.
@@ -30,6 +30,11 @@ package final class SessionAcceptor {
   /// Nil: sessions are not sealed.
   let sealing: Sealed?
   var sealedSessions: [SealedSessionID: SealedSession] = [:]
+  /// No stranger is older than this one.
+  private var oldestStranger: UInt64 = 1
+  private let maximumStrangers: Int
+  private let budget: DescriptorBudget
+  private var nextComplaint = NIODeadline.uptimeNanoseconds(0)
   /// Prepares a new session: its events and its flows.
   private let onSession: (SessionDriver) -> Void
 
@@ -43,9 +48,12 @@ package final class SessionAcceptor {
     var opening: (session: SealedSessionID, listener: SessionListener)?
   }
 
-  /// - Parameter listener: for sessions that are not sealed; sealed ones get their own from `sealing`.
+  /// - Parameters:
+  ///   - listener: for sessions that are not sealed; sealed ones get their own from `sealing`.
+  ///   - budget: one descriptor of it for each carrier.
   package init(
     listener: SessionListener, sealing: Sealed? = nil, limits: FlowLimits, loop: any EventLoop, logger: Logger,
+    maximumStrangers: Int = SessionAcceptor.maximumStrangers, budget: DescriptorBudget = DescriptorBudget(),
     onSession: @escaping (SessionDriver) -> Void
   ) {
     self.listener = listener
@@ -53,18 +61,32 @@ package final class SessionAcceptor {
     self.limits = limits
     self.loop = loop
     self.logger = logger
+    self.maximumStrangers = maximumStrangers
+    self.budget = budget
     self.onSession = onSession
   }
 
   package var count: Int { sessions.count }
+  /// Carriers that have not reached a session yet.
+  package var strangerCount: Int { strangers.count }
   package var all: [SessionDriver] { sessions.sorted { $0.key < $1.key }.map(\.value) }
 
   /// A TCP connection has been accepted on the acceptor's event loop.
   package func accept(_ channel: any Channel) throws {
     loop.preconditionInEventLoop()
-    guard strangers.count < SessionAcceptor.maximumStrangers, let local = channel.localAddress?.vocabulary,
-      let remote = channel.remoteAddress?.vocabulary
-    else { return channel.close(promise: nil) }
+    if strangers.count >= maximumStrangers { dropOldestStranger("too many connections that say nothing") }
+    guard let local = channel.localAddress?.vocabulary, let remote = channel.remoteAddress?.vocabulary else {
+      return channel.close(promise: nil)
+    }
+    guard budget.take() else {
+      complain(
+        "carrier refused: all \(budget.limit) descriptors are in use; raise the limit on open files (LimitNOFILE= in a systemd unit, or ulimit -Hn)"
+      )
+      dropOldestStranger("no descriptor is left")
+      return channel.close(promise: nil)
+    }
+    let loopBudget = NIOLoopBound(budget, eventLoop: loop)
+    channel.closeFuture.whenComplete { _ in loopBudget.value.giveBack() }
     lastCarrier += 1
     let carrier = Carrier(
       id: CarrierID(lastCarrier),
@@ -105,6 +127,22 @@ package final class SessionAcceptor {
     return stranger
   }
 
+  private func dropOldestStranger(_ reason: String) {
+    while oldestStranger <= lastCarrier {
+      let id = CarrierID(oldestStranger)
+      oldestStranger += 1
+      guard strangers[id] != nil else { continue }
+      return dismiss(id, reason)
+    }
+  }
+
+  /// A limit that has been reached is told once in ten seconds: whoever floods us should not flood the log.
+  private func complain(_ what: String) {
+    guard NIODeadline.now() >= nextComplaint else { return }
+    nextComplaint = .now() + .seconds(10)
+    logger.warning("\(what)")
+  }
+
   private func receive(_ packet: ByteBuffer, from carrier: Carrier) {
     guard let stranger = strangers[carrier.id] else { return }
     let now = SessionDriver.now()
@@ -118,7 +156,7 @@ package final class SessionAcceptor {
     case .accept(let association):
       let tag = association.localVerificationTag
       guard sessions.count < SessionAcceptor.maximumSessions else {
-        logger.warning("session refused: \(SessionAcceptor.maximumSessions) are open", metadata: ["remote": "\(stranger.remote)"])
+        complain("session of \(stranger.remote) refused: \(SessionAcceptor.maximumSessions) are open, which is the limit of an agent")
         return carrier.close("too many sessions")
       }
       guard sessions[tag] == nil else { return carrier.close("a session has this verification tag already") }

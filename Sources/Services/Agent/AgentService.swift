@@ -111,7 +111,9 @@ private final class AgentState {
     self.settings = settings
     self.loop = loop
     self.logger = logger
-    dialler = ServiceDialler(loop: loop, machine: settings.machine, addresses: settings.addresses, logger: logger)
+    let budget = DescriptorBudget()
+    dialler = ServiceDialler(
+      loop: loop, machine: settings.machine, addresses: settings.addresses, budget: budget, logger: logger)
     func makeListener(endpointKey: [UInt8]) -> SessionListener {
       var configuration = AssociationConfiguration(endpointKey: endpointKey)
       configuration.scheduler = .fairCapacity
@@ -123,7 +125,7 @@ private final class AgentState {
     acceptor = SessionAcceptor(
       listener: makeListener(endpointKey: key?.associationKey ?? []),
       sealing: identity.map { SessionAcceptor.Sealed(identity: $0, makeListener: makeListener) },
-      limits: settings.limits, loop: loop, logger: logger
+      limits: settings.limits, loop: loop, logger: logger, budget: budget
     ) { onSession?($0) }
     onSession = { [unowned self] in self.begin($0) }
     var known = AddressWatch.present()

@@ -3,6 +3,7 @@ import Logging
 import NIOCore
 import NIOPosix
 import Relay
+import Sockets
 import Vocabulary
 
 /// Connects the flows of a session to the services of the machine it runs in.
@@ -13,9 +14,11 @@ final class ServiceDialler {
   private let loop: any EventLoop
   private let ownNames: Set<String>
   private let addresses: [IPAddress]
+  private let budget: DescriptorBudget
   private let logger: Logger
 
-  init(loop: any EventLoop, machine: MachineID, addresses: [IPAddress], logger: Logger) {
+  init(loop: any EventLoop, machine: MachineID, addresses: [IPAddress], budget: DescriptorBudget, logger: Logger) {
+    self.budget = budget
     self.loop = loop
     self.logger = logger
     self.addresses = addresses
@@ -34,13 +37,22 @@ final class ServiceDialler {
       logger.info("flow refused: \(target.host) is not this machine", metadata: ["flow.id": "\(flow)"])
       return hub.refuse(flow, .notAllowed)
     }
+    guard budget.take() else {
+      logger.info("flow refused: all \(budget.limit) descriptors are in use", metadata: ["flow.id": "\(flow)"])
+      return hub.refuse(flow, .tooManyFlows)
+    }
     // A service may listen on loopback, or on one of the machine's addresses only; one that was named is meant.
+    let budget = budget
     var candidates = [IPAddress.v4(0x7f00_0001)] + addresses
     if let named = IPAddress(target.host) { candidates = [named] }
     dial(candidates[...], target.port) { result in
       switch result {
-      case .success(let channel): hub.accept(flow, with: channel)
-      case .failure(let error): hub.refuse(flow, FlowRefusal(dialError: error))
+      case .success(let channel):
+        channel.closeFuture.assumeIsolated().whenComplete { _ in budget.giveBack() }
+        hub.accept(flow, with: channel)
+      case .failure(let error):
+        budget.giveBack()
+        hub.refuse(flow, FlowRefusal(dialError: error))
       }
     }
   }

@@ -41,6 +41,7 @@ package final class ClientService: Sendable {
     if let name = keeper?.current.name, name.role != .client { throw ClientError.anotherCertificate(name) }
     guard let credentials = ControlCredentials(token: key?.bearerToken, identity: keeper) else { throw ClientError.noCredentials }
     try check()
+    FileLimit.raise()
     let loop = self.loop
     let settings = self.settings
     let logger = self.logger
