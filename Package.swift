@@ -114,7 +114,7 @@ let apps: [Target] = [
   .executableTarget(
     name: "longhaul",
     dependencies: [
-      "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "ControlLink", "Authentication", "Carriers",
+      "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "LinuxNetwork", "ControlLink", "Authentication", "Carriers",
       "Certificates", "Enrolment", "SCTP", "Sockets",
       "WANEmulation", "Control", "Vocabulary",
       argumentParser, logging, nioCore, nioPosix,

@@ -6,7 +6,8 @@ import Vocabulary
 
 struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "bench", abstract: "Measures Longhaul on this machine, in network namespaces.", subcommands: [HandoverBenchCommand.self])
+    commandName: "bench", abstract: "Measures Longhaul on this machine.",
+    subcommands: [HandoverBenchCommand.self, SCTPBenchCommand.self, SessionsBenchCommand.self])
 }
 
 /// `longhaul bench handover`.
