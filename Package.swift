@@ -146,7 +146,10 @@ let testTargets: [Target] = [
   tests("SealingTests", ["Sealing", crypto, nioCore]),
   tests(
     "CarrierTests",
-    ["Carriers", "Relay", "Authentication", "Certificates", "Sealing", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded, logging]),
+    [
+      "Carriers", "Relay", "Authentication", "Certificates", "Sealing", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded,
+      logging,
+    ]),
   tests(
     "CertificateTests",
     ["Certificates", "Enrolment", "Sockets", "Control", "Vocabulary", crypto, x509, asn1, nioCore, nioPosix, nioEmbedded, nioSSL, logging]),

@@ -73,9 +73,10 @@ package final class AgentService: Sendable {
   private static func bootstrap(_ settings: AgentSettings, _ loop: any EventLoop, _ state: NIOLoopBound<AgentState>) -> ServerBootstrap {
     ServerBootstrap(group: loop)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-      .serverChannelOption(.backlog, value: 1_024)
+      // All clients of a machine come at once when it has moved; what the queue does not hold comes again after a second. The kernel takes at most net.core.somaxconn, 4,096.
+      .serverChannelOption(.backlog, value: 4_096)
       .childChannelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
-      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 128 << 10))
+      .childChannelOption(.recvAllocator, value: growingReads(upTo: 128 << 10))
       .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
       .childChannelInitializer { channel in
         channel.eventLoop.makeCompletedFuture {
@@ -88,6 +89,9 @@ package final class AgentService: Sendable {
 
 /// What an agent holds, on its event loop.
 private final class AgentState {
+  /// An agent that hears nothing learns so after this and the silence limit.
+  static let heartbeatInterval = TimeSpan.seconds(10 as Int64)
+
   let settings: AgentSettings
   let loop: any EventLoop
   let logger: Logger
@@ -117,6 +121,8 @@ private final class AgentState {
     func makeListener(endpointKey: [UInt8]) -> SessionListener {
       var configuration = AssociationConfiguration(endpointKey: endpointKey)
       configuration.scheduler = .fairCapacity
+      // Its clients ask every second, and it is they who look for another path; ten thousand of them need not be asked as often in turn.
+      configuration.heartbeatInterval = AgentState.heartbeatInterval
       return Listener(
         configuration: configuration, authenticator: CryptoAuthenticator(), cookieSecret: EndpointKey.randomOctets(32),
         random: SystemRandomNumberGenerator())

@@ -65,7 +65,7 @@ final class ServiceDialler {
       .channelOption(.autoRead, value: false)
       .channelOption(.allowRemoteHalfClosure, value: true)
       .channelOption(.maxMessagesPerRead, value: 1)
-      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 64 << 10))
+      .channelOption(.recvAllocator, value: growingReads(upTo: 64 << 10))
       .channelOption(.tcpOption(.tcp_nodelay), value: 1)
       .connect(host: "\(address)", port: Int(port))
     connecting.assumeIsolated().whenComplete { result in

@@ -39,7 +39,8 @@ package final class ClientFleet: Sendable {
         try await loop.submit {
           let sessions = (0..<share).map { _ in
             ClientSession(
-              machine: machine, agent: agent, key: key, carrierWindow: nil, limits: FlowLimits(), loop: loop, logger: logger)
+              machine: machine, agent: agent, key: key, certificates: nil, carrierWindow: nil, limits: FlowLimits(), loop: loop,
+              logger: logger)
           }
           return NIOLoopBound(Batch(sessions, loop: loop), eventLoop: loop)
         }.get())

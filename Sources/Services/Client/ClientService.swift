@@ -129,7 +129,7 @@ package final class ClientService: Sendable {
       .serverChannelOption(.backlog, value: 1_024)
       .childChannelOption(.allowRemoteHalfClosure, value: true)
       .childChannelOption(.maxMessagesPerRead, value: 1)
-      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 64 << 10))
+      .childChannelOption(.recvAllocator, value: growingReads(upTo: 64 << 10))
       .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
   }
 }

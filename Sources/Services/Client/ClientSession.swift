@@ -539,7 +539,7 @@ extension ClientSession {
     var bootstrap = ClientBootstrap(group: loop)
       .connectTimeout(ClientSession.dialLimit)
       .channelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
-      .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 128 << 10))
+      .channelOption(.recvAllocator, value: growingReads(upTo: 128 << 10))
       .channelOption(.tcpOption(.tcp_nodelay), value: 1)
       .channelOption(CarrierOptions.notSentLowWater, value: SocketOptionValue(Carrier.notSentLowWater))
     if let carrierWindow {
