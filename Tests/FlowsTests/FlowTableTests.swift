@@ -168,6 +168,28 @@ struct FlowTableTests {
     #expect(pair.a.sendable(id) == 1000)
   }
 
+  @Test("lets an identifier rest until its channel has begun anew both ways, and refuses that for an open flow")
+  func rest() throws {
+    let limits = FlowLimits(window: 1_000, earlyData: 100)
+    var a = FlowTable(role: .opener, limits: limits, identifiers: 3...3, identifiersRest: true)
+    var z = FlowTable(role: .acceptor, limits: limits, identifiers: 3...3, identifiersRest: true)
+    let id = try a.open(FlowTarget(host: "vm", port: 21))
+    #expect(throws: FlowViolation.channelOfOpenFlowReset(id)) { try a.channelsReset(incoming: [id]) }
+    while let (id, frame) = a.nextFrame() { try z.receive(frame, on: id) }
+    z.refuse(id, .notAllowed)
+    while let (id, frame) = z.nextFrame() { try a.receive(frame, on: id) }
+    #expect(throws: FlowRefusal.tooManyFlows) { try a.open(FlowTarget(host: "vm", port: 21)) }
+    #expect(a.takeChannelsToReset() == [id] && !a.hasChannelsToReset)
+    // The acceptor hears of it, and does the same.
+    try z.channelsReset(incoming: [id])
+    #expect(z.takeChannelsToReset() == [id])
+    a.channelsReset(outgoing: [id])
+    #expect(throws: FlowRefusal.tooManyFlows) { try a.open(FlowTarget(host: "vm", port: 21)) }
+    try a.channelsReset(incoming: [id])
+    #expect(try a.open(FlowTarget(host: "vm", port: 21)) == id)
+    #expect(throws: FlowViolation.identifierOutOfRange(FlowID(4))) { try z.channelsReset(incoming: [FlowID(4)]) }
+  }
+
   @Test("gives up before the answer and closes when the answer comes, whichever it is", arguments: [true, false])
   func givesUp(accepted: Bool) throws {
     var pair = Pair(identifiers: 3...3)

@@ -102,7 +102,8 @@ struct SeededTests {
     var random = SeededGenerator(seed: UInt64(seed) &* 77 &+ 3)
     func configuration(_ addresses: [IPAddress]) -> AssociationConfiguration {
       var configuration = DatagramDuo.configuration(
-        addresses: addresses, interleaving: Double.random(in: 0..<1, using: &random) < 0.8, scheduler: allSchedulers.randomElement(using: &random)!)
+        addresses: addresses, interleaving: Double.random(in: 0..<1, using: &random) < 0.8,
+        scheduler: allSchedulers.randomElement(using: &random)!)
       configuration.features.pathMTUDiscovery = Bool.random(using: &random)
       if Bool.random(using: &random) { configuration.receiveWindow = ByteCount(Int.random(in: 40_000...300_000, using: &random)) }
       return configuration

@@ -69,6 +69,8 @@ struct SendQueue: Sendable {
   private var current: UInt16?
   private var begunOctets = 0
   private var fragmentSize = 0
+  /// Streams that are being reset, those that are not ready too.
+  private var resetting = 0
   /// Streams that are to be reset and have nothing left to send, in the order in which they came to that.
   private(set) var readyToReset = Deque<UInt16>()
   /// Streams whose next message has to wait until others have ended.
@@ -268,11 +270,12 @@ extension SendQueue {
 // MARK: - Streams
 
 extension SendQueue {
-  func isResetting(_ stream: StreamID) -> Bool { streams[stream.value]?.isResetting ?? false }
+  func isResetting(_ stream: StreamID) -> Bool { resetting > 0 && streams[stream.value]?.isResetting ?? false }
 
   /// Nothing more is taken for this stream; once what it has has left, it is among `readyToReset`.
   mutating func beginReset(of stream: StreamID) {
     guard !isResetting(stream) else { return }
+    resetting += 1
     streams[stream.value, default: Stream()].isResetting = true
     if streams[stream.value]?.queued == 0 { readyToReset.append(stream.value) }
   }
@@ -290,7 +293,8 @@ extension SendQueue {
 
   /// Its numbers begin anew (or, if it was refused, go on).
   mutating func endReset(of stream: StreamID, isDone: Bool) {
-    guard let index = streams.index(forKey: stream.value) else { return }
+    guard let index = streams.index(forKey: stream.value), streams.values[index].isResetting else { return }
+    resetting -= 1
     streams.values[index].isResetting = false
     if isDone {
       streams.values[index].nextOrdered = 0
