@@ -3,7 +3,7 @@ import SCTP
 import Simulation
 import Vocabulary
 
-typealias TestEndpoint = DatagramEndpoint<TestAuthenticator>
+typealias TestEndpoint = DatagramEndpoint
 
 /// How badly a network treats datagrams: probabilities from 0 to 1.
 struct Faults {

@@ -20,7 +20,7 @@ struct TestAuthenticator: Authenticator {
   }
 }
 
-typealias TestAssociation = Association<TestAuthenticator>
+typealias TestAssociation = Association
 
 /// Peers A (active) and Z (passive), the carriers between them, and a clock that the test moves.
 struct Duo {
@@ -40,7 +40,7 @@ struct Duo {
   }
 
   var network = VirtualNetwork<ByteBuffer>(startingAt: Instant(nanoseconds: 1_000_000_000))
-  var listener: Listener<TestAuthenticator>
+  var listener: Listener
   var a: TestAssociation
   var z: TestAssociation?
   var lines: [CarrierID: Line] = [:]

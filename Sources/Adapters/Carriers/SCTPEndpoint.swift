@@ -14,7 +14,7 @@ package final class SCTPEndpoint: MessageTransport {
   /// A handshake that was turned away, or a socket that complains, in words.
   package var onTrouble: (String) -> Void = { _ in }
 
-  private var engine: DatagramEndpoint<CryptoAuthenticator>
+  private var engine: DatagramEndpoint
   private let mtu: Int
   private var sockets: [IPAddress: DatagramCarrier] = [:]
   private var unflushed: Set<IPAddress> = []

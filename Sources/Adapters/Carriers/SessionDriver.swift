@@ -10,8 +10,8 @@ import Sealing
 import Vocabulary
 
 /// The engine with the codes of swift-crypto.
-package typealias SessionAssociation = Association<CryptoAuthenticator>
-package typealias SessionListener = Listener<CryptoAuthenticator>
+package typealias SessionAssociation = Association
+package typealias SessionListener = Listener
 
 /// What a session's owner (the agent, the client) hears of it, on the session's event loop.
 package enum SessionEvent {

@@ -6,7 +6,7 @@ import Vocabulary
 ///
 /// Bytes and time go in, effects come out of `nextEffect`. It never sleeps, logs, or asks for the time. An active association begins with
 /// `init(connecting:)`, a passive one comes out of `Listener`.
-package struct Association<Code: Authenticator>: Sendable {
+package struct Association: Sendable {
   package enum State: Sendable, Hashable {
     case cookieWait, cookieEchoed, established
     case shutdownPending, shutdownSent, shutdownReceived, shutdownAckSent
@@ -24,7 +24,8 @@ package struct Association<Code: Authenticator>: Sendable {
   package internal(set) var activeCarrier: CarrierID?
 
   var configuration: AssociationConfiguration
-  let authenticator: Code
+  /// Called for handshakes and ASCONF, not for each packet of data. An association that was generic over it paid more than that call everywhere: the code of generic types is shared between modules.
+  let authenticator: any Authenticator
   var random: any RandomNumberGenerator & Sendable
   var header: PacketHeader
   var key: [UInt8] = []
@@ -210,7 +211,7 @@ enum DataFlags {
 extension Association {
   /// The active side: INIT goes out on `carrier`.
   package init(
-    connecting configuration: AssociationConfiguration, authenticator: Code, random: any RandomNumberGenerator & Sendable,
+    connecting configuration: AssociationConfiguration, authenticator: any Authenticator, random: any RandomNumberGenerator & Sendable,
     on carrier: CarrierID,
     local: IPAddress, remote: IPAddress, kind: CarrierKind = .reliable, at now: Instant
   ) {
@@ -242,7 +243,7 @@ extension Association {
 
   /// The passive side, out of a valid COOKIE ECHO. What else stands in its packet (DATA may) is processed too.
   init(
-    accepting configuration: AssociationConfiguration, cookie: Cookie, key: [UInt8], authenticator: Code, header: PacketHeader,
+    accepting configuration: AssociationConfiguration, cookie: Cookie, key: [UInt8], authenticator: any Authenticator, header: PacketHeader,
     random: SeededGenerator,
     on carrier: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind, packet: Packet, from index: Int, at now: Instant
   ) {

@@ -36,7 +36,7 @@ package enum DatagramEffect: Sendable {
 
 /// One SCTP port on datagrams, with all its associations: leads each packet to its association by tag, or answers what belongs to none
 /// (RFC 9260 sections 8.4 and 8.5). Pure, as `Association` is: its owner has the socket and the clock.
-package struct DatagramEndpoint<Code: Authenticator>: Sendable {
+package struct DatagramEndpoint: Sendable {
   /// Answers to packets that belong to no association wait here until the owner takes them; more are not worth it.
   package static var maximumAnswers: Int { 256 }
 
@@ -72,13 +72,13 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
   package private(set) var packetsDropped = 0
   /// To each address that a peer names a path is opened, from the address that the association began at. False: the owner opens them, since it knows which of our addresses leads where.
   package var opensPaths = true
-  private let authenticator: Code
+  private let authenticator: any Authenticator
   private let mtu: Int
   private var random: any RandomNumberGenerator & Sendable
-  private var listener: Listener<Code>?
+  private var listener: Listener?
   private var members: [AssociationID: Member] = [:]
   /// The same keys as `members`; changed in place only.
-  private var engines: [AssociationID: Association<Code>] = [:]
+  private var engines: [AssociationID: Association] = [:]
   private var byTag: [UInt32: AssociationID] = [:]
   private var byPeer: [Peer: AssociationID] = [:]
   private var lastID: UInt64 = 0
@@ -91,7 +91,7 @@ package struct DatagramEndpoint<Code: Authenticator>: Sendable {
   ///   - mtu: octets of an SCTP packet: the link's, less the headers of IP and UDP.
   ///   - isListening: INITs are answered.
   package init(
-    configuration: AssociationConfiguration, authenticator: Code, cookieSecret: [UInt8], mtu: Int, isListening: Bool,
+    configuration: AssociationConfiguration, authenticator: any Authenticator, cookieSecret: [UInt8], mtu: Int, isListening: Bool,
     random: any RandomNumberGenerator & Sendable
   ) {
     var configuration = configuration
@@ -117,7 +117,7 @@ extension DatagramEndpoint {
   /// Not after the first deadline of an association, once `nextEffect` has given everything out.
   package var deadline: Instant? { alarms.min?.at }
 
-  package func association(_ id: AssociationID) -> Association<Code>? { engines[id] }
+  package func association(_ id: AssociationID) -> Association? { engines[id] }
   package func routes(of id: AssociationID) -> [DatagramRoute] {
     (members[id]?.routes ?? []).map(\.route)
   }
@@ -163,7 +163,7 @@ extension DatagramEndpoint {
   }
 
   /// Whatever an association can be told or asked for: `send`, `shutdown`, `abort`.
-  package mutating func with<Result>(_ id: AssociationID, _ body: (inout Association<Code>) -> Result) -> Result? {
+  package mutating func with<Result>(_ id: AssociationID, _ body: (inout Association) -> Result) -> Result? {
     guard let index = engines.index(forKey: id) else { return nil }
     busy.append(id)
     return body(&engines.values[index])  // in place: a copy would be a copy of all its queues
@@ -254,7 +254,7 @@ extension DatagramEndpoint {
 // MARK: - Details
 
 extension DatagramEndpoint {
-  private mutating func add(_ association: Association<Code>, _ route: DatagramRoute, peerPort: UInt16) -> AssociationID {
+  private mutating func add(_ association: Association, _ route: DatagramRoute, peerPort: UInt16) -> AssociationID {
     lastID += 1
     let id = AssociationID(value: lastID)
     members[id] = Member(routes: [(CarrierID(1), route)], tag: association.localVerificationTag, peerPort: peerPort)
@@ -319,7 +319,7 @@ extension DatagramEndpoint {
     return members[id]?.routes.first { $0.route == route }?.carrier
   }
 
-  private mutating func inspect<Result>(_ id: AssociationID, _ body: (inout Association<Code>) -> Result) -> Result? {
+  private mutating func inspect<Result>(_ id: AssociationID, _ body: (inout Association) -> Result) -> Result? {
     guard let index = engines.index(forKey: id) else { return nil }
     return body(&engines.values[index])
   }

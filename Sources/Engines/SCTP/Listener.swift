@@ -2,10 +2,10 @@ import NIOCore
 import Vocabulary
 
 /// What a listener makes of a packet that came on a carrier without a session.
-package enum ListenerAction<Code: Authenticator>: Sendable {
+package enum ListenerAction: Sendable {
   case reply(ByteBuffer)
   /// The handshake is done; COOKIE ACK is among the association's effects.
-  case accept(Association<Code>)
+  case accept(Association)
   /// A packet of a session that exists, or once did: its owner finds it by the tag.
   case existing(verificationTag: UInt32)
   case refuse(reply: ByteBuffer?, reason: String)
@@ -13,14 +13,15 @@ package enum ListenerAction<Code: Authenticator>: Sendable {
 }
 
 /// The passive end. Nothing is kept between INIT and COOKIE ECHO (RFC 9260 section 5.1.3): all of it travels in the cookie, under our MAC.
-package struct Listener<Code: Authenticator>: Sendable {
+package struct Listener: Sendable {
   private let configuration: AssociationConfiguration
-  private let authenticator: Code
+  private let authenticator: any Authenticator
   private let cookieSecret: [UInt8]
   private var random: any RandomNumberGenerator & Sendable
 
   package init(
-    configuration: AssociationConfiguration, authenticator: Code, cookieSecret: [UInt8], random: any RandomNumberGenerator & Sendable
+    configuration: AssociationConfiguration, authenticator: any Authenticator, cookieSecret: [UInt8],
+    random: any RandomNumberGenerator & Sendable
   ) {
     precondition(cookieSecret.count >= 16)
     self.configuration = configuration
@@ -31,7 +32,7 @@ package struct Listener<Code: Authenticator>: Sendable {
 
   package mutating func receive(
     _ bytes: ByteBuffer, on carrier: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind = .reliable, at now: Instant
-  ) -> ListenerAction<Code> {
+  ) -> ListenerAction {
     let packet: Packet
     do { packet = try Packet(bytes) } catch { return .ignore(reason: "not an SCTP packet: \(error)") }
     return take(packet, on: carrier, local: local, remote: remote, kind: kind, at: now)
@@ -39,7 +40,7 @@ package struct Listener<Code: Authenticator>: Sendable {
 
   mutating func take(
     _ packet: Packet, on carrier: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind, at now: Instant
-  ) -> ListenerAction<Code> {
+  ) -> ListenerAction {
     switch packet.chunks[0].known {
     case .initiation:
       // INIT stands alone and with tag 0 (RFC 9260 section 8.5.1).
@@ -55,7 +56,7 @@ package struct Listener<Code: Authenticator>: Sendable {
     }
   }
 
-  private mutating func answer(_ packet: Packet, at now: Instant) -> ListenerAction<Code> {
+  private mutating func answer(_ packet: Packet, at now: Instant) -> ListenerAction {
     guard let peer = Initiation(packet.chunks[0].value), peer.tag != 0 else { return .refuse(reply: nil, reason: "malformed INIT") }
     if let fault = peer.fault {
       var builder = PacketBuilder(reply(to: packet, tag: peer.tag))
@@ -85,7 +86,7 @@ package struct Listener<Code: Authenticator>: Sendable {
 
   private mutating func open(
     _ packet: Packet, at index: Int, on carrier: CarrierID, local: IPAddress, remote: IPAddress, kind: CarrierKind, at now: Instant
-  ) -> ListenerAction<Code> {
+  ) -> ListenerAction {
     guard let cookie = Cookie(sealed: packet.chunks[index].value, secret: cookieSecret, by: authenticator) else {
       return .ignore(reason: "a cookie that is not ours")
     }

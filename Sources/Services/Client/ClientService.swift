@@ -48,7 +48,8 @@ package final class ClientService: Sendable {
     let agents = try settings.machines.map { try agent(of: $0) }
     let state = try await loop.submit {
       NIOLoopBound(
-        ClientState(settings: settings, agents: agents, key: key, certificates: keeper, credentials: credentials, loop: loop, logger: logger),
+        ClientState(
+          settings: settings, agents: agents, key: key, certificates: keeper, credentials: credentials, loop: loop, logger: logger),
         eventLoop: loop)
     }.get()
     let watching = keeper?.watching(logger: logger)
@@ -155,7 +156,8 @@ private final class ClientState {
     self.agents = agents
     for (machine, agent) in zip(settings.machines, agents) {
       sessions[machine.name] = ClientSession(
-        machine: machine.name, agent: agent, key: key, certificates: certificates, carrierWindow: settings.carrierWindow, limits: settings.limits,
+        machine: machine.name, agent: agent, key: key, certificates: certificates, carrierWindow: settings.carrierWindow,
+        limits: settings.limits,
         loop: loop,
         logger: logger)
     }
