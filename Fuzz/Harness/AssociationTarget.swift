@@ -15,8 +15,9 @@ package enum AssociationTarget {
   /// Subjects before their handshake and after it; a script begins with a copy of one.
   private static let starts: [Start] = {
     var starts: [Start] = []
-    for isDatagram in [false, true] {
-      var pair = Pair(isDatagram: isDatagram, seed: 5)
+    for kind in 0..<4 {
+      let isDatagram = kind & 1 == 1
+      var pair = Pair(isDatagram: isDatagram, isInterleaved: kind & 2 == 2, seed: 5)
       starts.append(Start(subject: pair.z, peer: Peer(), isDatagram: isDatagram))
       var dialling = pair.a
       dialling.settle(at: began)
@@ -58,7 +59,8 @@ package enum AssociationTarget {
         let (payload, stream, flags) = (ByteBuffer(repeating: 1, count: script.size()), UInt16(script.byte() % 8), script.byte())
         subject.with {
           _ = $0.send(
-            payload, stream: StreamID(stream), protocolIdentifier: 3, isUnordered: flags & 1 == 1, endOfWrite: flags & 2 == 2)
+            payload, stream: StreamID(stream), protocolIdentifier: 3, isUnordered: flags & 1 == 1, endOfWrite: flags & 2 == 2,
+            reliability: flags & 12 == 4 ? .retransmissions(1) : flags & 12 == 8 ? .until(now + .milliseconds(200 as Int64)) : .full)
         }
       case 22:
         lastCarrier += 1
@@ -86,7 +88,16 @@ package enum AssociationTarget {
       case 28:
         let (id, local) = (carrier(&script, lastCarrier), address(&script))
         if !start.isDatagram { subject.with { _ = $0.park(on: id, localAddress: local, at: now) } }
-      case 29: subject.with { $0.unpark() }
+      case 29:
+        let (choice, streams) = (script.below(5), (0..<script.below(4)).map { _ in StreamID(UInt16(script.byte() % 10)) })
+        subject.with {
+          switch choice {
+          case 0, 1: _ = $0.resetStreams(streams)
+          case 2: _ = $0.askToReset(streams)
+          case 3: _ = $0.addStreams(UInt16(streams.count), streams.count % 2 == 0 ? .outgoing : .incoming)
+          default: $0.unpark()
+          }
+        }
       case 30:
         let isSuspended = script.flag()
         subject.with { if isSuspended { $0.suspendTimeouts() } else { $0.resumeTimeouts(at: now) } }

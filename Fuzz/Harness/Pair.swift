@@ -30,15 +30,15 @@ struct Pair: Sendable {
     var route: DatagramRoute?
   }
 
-  init(isDatagram: Bool, seed: UInt64) {
+  init(isDatagram: Bool, isInterleaved: Bool = false, seed: UInt64) {
     self.isDatagram = isDatagram
     if isDatagram {
-      a = Subject.endpoint(seed: seed, isListening: false)
-      z = Subject.endpoint(seed: seed &+ 1, isListening: true)
+      a = Subject.endpoint(seed: seed, isListening: false, isInterleaved: isInterleaved)
+      z = Subject.endpoint(seed: seed &+ 1, isListening: true, isInterleaved: isInterleaved)
       a.member = a.endpoint?.connect(Subject.route(), at: now)
     } else {
-      a = Subject.dialling(seed: seed, at: now)
-      z = Subject.listener(seed: seed &+ 1)
+      a = Subject.dialling(seed: seed, isInterleaved: isInterleaved, at: now)
+      z = Subject.listener(seed: seed &+ 1, isInterleaved: isInterleaved)
     }
   }
 
@@ -163,5 +163,15 @@ extension Pair: CustomStringConvertible {
         "\(state), failure \(end.failure.map { "\($0)" } ?? "none"), \(end.delivered.count) delivered, \(queue.count) packets on the way here"
     }
     return "at \(now): A \(describe(a, toA)); Z \(describe(z, toZ))"
+  }
+}
+
+extension Pair {
+  /// Everything has been acknowledged, and nothing is on its way.
+  var isQuiet: Bool {
+    func octets(_ end: Subject) -> Int {
+      (end.association ?? end.member.flatMap { end.endpoint?.association($0) })?.unacknowledged ?? 0
+    }
+    return toA.isEmpty && toZ.isEmpty && octets(a) == 0 && octets(z) == 0
   }
 }

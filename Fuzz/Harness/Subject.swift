@@ -8,9 +8,9 @@ struct Subject: Sendable {
   static let theirs = IPAddress.v4(0x0a01_0002)
   static let mtu = 1_252
 
-  var association: Association<OpenAuthenticator>?
-  var listener: Listener<OpenAuthenticator>?
-  var endpoint: DatagramEndpoint<OpenAuthenticator>?
+  var association: Association?
+  var listener: Listener?
+  var endpoint: DatagramEndpoint?
   /// Of the endpoint's associations the one that calls go to.
   var member: AssociationID?
 
@@ -22,11 +22,14 @@ struct Subject: Sendable {
   /// Carriers that the association wants closed.
   var closing: [CarrierID] = []
 
-  static func configuration(isRequired: Bool = true) -> AssociationConfiguration {
+  static func configuration(isRequired: Bool = true, isInterleaved: Bool = false) -> AssociationConfiguration {
     var configuration = AssociationConfiguration(endpointKey: Array("key".utf8))
     configuration.receiveWindow = ByteCount(128 << 10)
     configuration.sendBuffer = ByteCount(256 << 10)
     configuration.features.isRequired = isRequired
+    configuration.features.interleaving = isInterleaved
+    configuration.features.pathMTUDiscovery = isInterleaved
+    if isInterleaved { configuration.scheduler = .roundRobinPerPacket }
     return configuration
   }
 
@@ -34,25 +37,28 @@ struct Subject: Sendable {
     DatagramRoute(local: local, remote: Endpoint(address: remote, port: port))
   }
 
-  static func endpoint(seed: UInt64, isListening: Bool) -> Subject {
+  static func endpoint(seed: UInt64, isListening: Bool, isInterleaved: Bool = false) -> Subject {
     var subject = Subject()
     subject.endpoint = DatagramEndpoint(
-      configuration: configuration(isRequired: false), authenticator: OpenAuthenticator(), cookieSecret: Array(0..<32), mtu: mtu,
+      configuration: configuration(isRequired: false, isInterleaved: isInterleaved), authenticator: OpenAuthenticator(),
+      cookieSecret: Array(0..<32), mtu: mtu,
       isListening: isListening, random: SeededGenerator(seed: seed))
     return subject
   }
 
-  static func listener(seed: UInt64) -> Subject {
+  static func listener(seed: UInt64, isInterleaved: Bool = false) -> Subject {
     var subject = Subject()
     subject.listener = Listener(
-      configuration: configuration(), authenticator: OpenAuthenticator(), cookieSecret: Array(0..<32), random: SeededGenerator(seed: seed))
+      configuration: configuration(isInterleaved: isInterleaved), authenticator: OpenAuthenticator(), cookieSecret: Array(0..<32),
+      random: SeededGenerator(seed: seed))
     return subject
   }
 
-  static func dialling(seed: UInt64, at now: Instant) -> Subject {
+  static func dialling(seed: UInt64, isInterleaved: Bool = false, at now: Instant) -> Subject {
     var subject = Subject()
     subject.association = Association(
-      connecting: configuration(), authenticator: OpenAuthenticator(), random: SeededGenerator(seed: seed), on: CarrierID(1), local: ours,
+      connecting: configuration(isInterleaved: isInterleaved), authenticator: OpenAuthenticator(), random: SeededGenerator(seed: seed),
+      on: CarrierID(1), local: ours,
       remote: theirs, at: now)
     return subject
   }
@@ -90,7 +96,7 @@ struct Subject: Sendable {
   mutating func receive(_ packet: ByteBuffer, on route: DatagramRoute, at now: Instant) { endpoint?.receive(packet, on: route, at: now) }
 
   /// Calls the association, whatever holds it.
-  mutating func with(_ body: (inout Association<OpenAuthenticator>) -> Void) {
+  mutating func with(_ body: (inout Association) -> Void) {
     if endpoint != nil {
       if let member { _ = endpoint?.with(member, body) }
     } else if association != nil {
