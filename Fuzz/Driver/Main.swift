@@ -12,6 +12,18 @@ private func runFuzzer(
 /// Set once, before the fuzzer runs; its callback is a C function and can hold nothing.
 nonisolated(unsafe) private var target: ([UInt8]) -> Void = { _ in }
 
+/// The input that is being run, behind its count, in a file that outlives even a stack overflow, of which libFuzzer cannot write anything itself.
+nonisolated(unsafe) private var last: UnsafeMutableRawPointer?
+private let lastOctets = 4_096
+
+private func keepLast() {
+  guard let path = getenv("LONGHAUL_FUZZ_LAST") else { return }
+  let descriptor = open(path, O_RDWR | O_CREAT | O_TRUNC, 0o600)
+  guard descriptor >= 0, ftruncate(descriptor, 4 + lastOctets) == 0 else { return }
+  let map = mmap(nil, 4 + lastOctets, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0)
+  if map != MAP_FAILED { last = map }
+}
+
 @main
 struct Fuzz {
   static func main() {
@@ -26,8 +38,13 @@ struct Fuzz {
     arguments[1] = arguments[0]
     arguments += 1
     var count = CommandLine.argc - 1
+    keepLast()
     exit(
       runFuzzer(&count, &arguments) { octets, count in
+        if let last, count <= lastOctets {
+          last.storeBytes(of: UInt32(count), as: UInt32.self)
+          if let octets { (last + 4).copyMemory(from: octets, byteCount: count) }
+        }
         target(Array(UnsafeBufferPointer(start: octets, count: count)))
         return 0
       })

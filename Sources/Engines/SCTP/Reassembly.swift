@@ -123,10 +123,11 @@ struct Reassembly: Sendable {
 
   /// The peer's streams begin anew; none named: all. What still waits on them was never to come.
   mutating func reset(_ streams: [StreamID]) {
+    var streams = streams
     if streams.isEmpty {
       let all = Set(expected.keys).union(waiting.keys).union(expectedMessages.keys).union(waitingMessages.keys).union(
         partials.keys.map(\.stream))
-      return reset(all.sorted().map { StreamID($0) })
+      streams = all.sorted().map { StreamID($0) }
     }
     for stream in streams {
       if isInterleaved { resetInterleaved(stream.value) }
