@@ -65,7 +65,7 @@ struct SCTPBenchCommand: AsyncParsableCommand {
         }
       }
       if idleSessions > 0 {
-        let bench = SessionsBench(sessions: idleSessions, flowsPerSession: 0, moves: 0, program: CommandLine.arguments[0].programPath)
+        let bench = SessionsBench(sessions: idleSessions, flows: 0, moves: 0, program: CommandLine.arguments[0].programPath)
         result.idle = try await bench.run { print($0) }
       }
       if let jsonFile { try writeJSON(result, to: jsonFile) }
@@ -97,8 +97,8 @@ struct SessionsBenchCommand: AsyncParsableCommand {
   @Option(help: "Sessions, each with its own association.")
   var sessions = 10_000
 
-  @Option(help: "Flows in each, every one with a connection to a service.")
-  var flows = 5
+  @Option(help: "Flows in all of them, every one with a connection to a service.")
+  var flows = 50_000
 
   @Option(help: "Sessions that get GO at once when all is open.")
   var moves = 1_000
@@ -108,14 +108,14 @@ struct SessionsBenchCommand: AsyncParsableCommand {
 
   func validate() throws {
     if !(1...16_384).contains(sessions) { throw ValidationError("--sessions \(sessions): must be from 1 to 16384") }
-    if !(0...100).contains(flows) { throw ValidationError("--flows \(flows): must be from 0 to 100") }
+    if !(0...200_000).contains(flows) { throw ValidationError("--flows \(flows): must be from 0 to 200000") }
     if !(0...sessions).contains(moves) { throw ValidationError("--moves \(moves): must be from 0 to \(sessions)") }
   }
 
   func run() async throws {
     if let jsonFile { try checkWritable(jsonFile, "--json") }
     let (bench, jsonFile) = (
-      SessionsBench(sessions: sessions, flowsPerSession: flows, moves: moves, program: CommandLine.arguments[0].programPath), jsonFile
+      SessionsBench(sessions: sessions, flows: flows, moves: moves, program: CommandLine.arguments[0].programPath), jsonFile
     )
     let outcome = Outcome()
     try await runUntilSignalled {

@@ -10,7 +10,8 @@ import Vocabulary
 /// An agent in a process of its own, and many sessions with it in this one: what they cost, and how they move.
 struct SessionsBench {
   var sessions: Int
-  var flowsPerSession: Int
+  /// In all sessions together.
+  var flows: Int
   /// Sessions that move at once, when everything is open.
   var moves: Int
   var program: String
@@ -32,7 +33,7 @@ struct SessionsBench {
     var agentCPUSecondsToMove = 0.0
     var sessionsAfterMove = 0
     var flowsAfterMove = 0
-    /// One flow more for each session behind the move: both directions work.
+    /// One flow more for each session that has moved: both directions work.
     var flowsOpenedAfterMove = 0
     var agentResidentMegabytes = 0.0
   }
@@ -46,11 +47,12 @@ struct SessionsBench {
 
   func run(tell: (String) -> Void) async throws -> Result {
     let descriptors = FileLimit.raise()
-    let needed = sessions + sessions * flowsPerSession + sessions + 2 * moves + DescriptorBudget.reserve
+    // In the agent: a carrier of each session, the services' connections, and for each move a second carrier and one flow more. In this process the other ends.
+    let needed = sessions + flows + 2 * moves + DescriptorBudget.reserve
     guard descriptors >= needed else {
       throw BenchError(
         description:
-          "bench: \(sessions) sessions with \(flowsPerSession) flows each need \(needed) descriptors in a process, and the hard limit on open files is "
+          "bench: \(sessions) sessions with \(flows) flows need \(needed) descriptors in a process, and the hard limit on open files is "
           + "\(descriptors); raise it (ulimit -Hn, LimitNOFILE=), or ask for fewer")
     }
     let folder = FileManager.default.temporaryDirectory.appendingPathComponent("longhaul-bench-\(UUID().uuidString)").path
@@ -63,13 +65,13 @@ struct SessionsBench {
     var logger = Logger(label: "bench")
     logger.logLevel = .critical
     let group = MultiThreadedEventLoopGroup(numberOfThreads: 2)
-    let services = try await Service(ports: flowsPerSession > 0 || moves > 0 ? Self.servicePorts : 0)
+    let services = try await Service(ports: flows > 0 || moves > 0 ? Self.servicePorts : 0)
     let fleet = try await ClientFleet(
       sessions, machine: "vm", agent: Endpoint(address: Self.here, port: agent.port), keyFile: keyFile, loops: group, logger: logger)
     var result = Result()
     do {
       try await open(fleet, agent, &result, tell)
-      if flowsPerSession > 0 { try await openFlows(fleet, agent, services, &result, tell) }
+      if flows > 0 { try await openFlows(fleet, agent, services, &result, tell) }
       if moves > 0 { try await move(fleet, agent, services, &result, tell) }
     } catch {
       try? await fleet.close()
@@ -105,13 +107,13 @@ struct SessionsBench {
     _ fleet: ClientFleet, _ agent: AgentProcess, _ services: Service, _ result: inout Result, _ tell: (String) -> Void
   ) async throws {
     let (memory, began) = (agent.residentKilobytes, ContinuousClock.now)
-    let opened = try await fleet.openFlows(flowsPerSession, to: services.ports)
+    let opened = try await fleet.openFlows(flows, to: services.ports, inFirst: sessions)
     result.flows = opened.count
     result.flowSeconds = (ContinuousClock.now - began).seconds
     result.residentKilobytesPerFlow = (agent.residentKilobytes - memory) / Double(max(1, opened.count))
     result.failures.merge(opened.failures, uniquingKeysWith: +)
     tell(
-      "\(opened.count) of \(sessions * flowsPerSession) flows in \(short(result.flowSeconds)) s; \(short(result.residentKilobytesPerFlow)) KB each in the agent"
+      "\(opened.count) of \(flows) flows in \(short(result.flowSeconds)) s; \(short(result.residentKilobytesPerFlow)) KB each in the agent"
     )
   }
 
@@ -130,7 +132,7 @@ struct SessionsBench {
       }
     }
     (result.sessionsAfterMove, result.flowsAfterMove) = try await fleet.count()
-    let more = try await fleet.openFlows(1, to: services.ports)
+    let more = try await fleet.openFlows(moves, to: services.ports, inFirst: moves)
     result.flowsOpenedAfterMove = more.count
     result.failures.merge(more.failures, uniquingKeysWith: +)
     let spread = ["min", "median", "p90", "p99", "max"].map { "\($0) \(short(result.moveSeconds[$0] ?? .nan))" }.joined(separator: ", ")

@@ -34,7 +34,7 @@ package final class ClientFleet: Sendable {
     let loops = Array(group.makeIterator())
     var batches: [NIOLoopBound<Batch>] = []
     for (index, loop) in loops.enumerated() {
-      let share = count / loops.count + (index < count % loops.count ? 1 : 0)
+      let share = Self.share(count, index, loops.count)
       batches.append(
         try await loop.submit {
           let sessions = (0..<share).map { _ in
@@ -49,12 +49,18 @@ package final class ClientFleet: Sendable {
     self.loops = loops
   }
 
-  package func open() async throws -> Opened { try await onEach { $0.open() } }
+  package func open() async throws -> Opened { try await onEach { $1.open() } }
 
-  /// So many flows in every session, to these ports of the machine in turn. Their applications are quiet.
-  package func openFlows(_ count: Int, to ports: [UInt16]) async throws -> Opened {
-    try await onEach { [machine] in $0.openFlows(count, machine, ports) }
+  /// So many flows in all, to these ports of the machine in turn, shared out among the first so many sessions. Their applications are quiet.
+  package func openFlows(_ count: Int, to ports: [UInt16], inFirst sessions: Int) async throws -> Opened {
+    let (machine, loops) = (machine, loops.count)
+    return try await onEach { index, batch in
+      batch.openFlows(Self.share(count, index, loops), machine, ports, inFirst: Self.share(sessions, index, loops))
+    }
   }
+
+  /// What one of so many loops gets of a count.
+  private static func share(_ count: Int, _ index: Int, _ loops: Int) -> Int { count / loops + (index < count % loops ? 1 : 0) }
 
   package func count() async throws -> (sessions: Int, flows: Int) {
     var sum = (sessions: 0, flows: 0)
@@ -69,11 +75,9 @@ package final class ClientFleet: Sendable {
   package func move(_ count: Int, to agent: Endpoint, epoch: UInt64, limit: TimeSpan) async throws -> [TimeSpan] {
     let token = key.sign(
       GoToken(machine: machine, epoch: epoch, agent: agent, path: .direct, expires: Clock.secondsSince1970() + 600))
-    var rest = count
     var futures: [EventLoopFuture<[TimeSpan]>] = []
     for (index, (batch, loop)) in zip(batches, loops).enumerated() {
-      let share = index == loops.count - 1 ? rest : min(rest, count / loops.count)
-      rest -= share
+      let share = Self.share(count, index, loops.count)
       futures.append(loop.flatSubmit { batch.value.move(share, by: token, limit: limit) })
     }
     var times: [TimeSpan] = []
@@ -85,9 +89,9 @@ package final class ClientFleet: Sendable {
     for (batch, loop) in zip(batches, loops) { try await loop.submit { for session in batch.value.sessions { session.close() } }.get() }
   }
 
-  private func onEach(_ work: @escaping @Sendable (Batch) -> EventLoopFuture<Opened>) async throws -> Opened {
+  private func onEach(_ work: @escaping @Sendable (Int, Batch) -> EventLoopFuture<Opened>) async throws -> Opened {
     var sum = Opened()
-    let futures = zip(batches, loops).map { batch, loop in loop.flatSubmit { work(batch.value) } }
+    let futures = zip(batches, loops).enumerated().map { index, place in place.1.flatSubmit { work(index, place.0.value) } }
     for future in futures {
       let part = try await future.get()
       sum.count += part.count
@@ -116,9 +120,9 @@ package final class ClientFleet: Sendable {
       }.run()
     }
 
-    func openFlows(_ count: Int, _ machine: MachineID, _ ports: [UInt16]) -> EventLoopFuture<Opened> {
-      Turns(sessions.count * count, loop: loop) { [sessions] number, done in
-        guard let driver = sessions[number / count].driver else { return done("no session") }
+    func openFlows(_ count: Int, _ machine: MachineID, _ ports: [UInt16], inFirst share: Int) -> EventLoopFuture<Opened> {
+      Turns(share > 0 ? count : 0, loop: loop) { [sessions] number, done in
+        guard let driver = sessions[number % share].driver else { return done("no session") }
         do throws(FlowRefusal) {
           let target = FlowTarget(host: machine.text, port: ports[number % ports.count])
           _ = try driver.hub.open(target) { refusal in done(refusal.map { "\($0)" }) }
