@@ -54,18 +54,35 @@ struct WarmUpTests {
     var warmUp = WarmUp(WarmUpTests.request, at: .zero)
     let step = warmUp.step(WarmUpTests.reading(0, window: 14_600, isBusy: true), at: .zero)
     #expect(step == .pad(0, again: .zero + WarmUp.tick))
-    guard case .pad(let octets, _) = warmUp.step(WarmUpTests.reading(0, window: 14_600), at: .zero + WarmUp.tick) else {
+    guard case .pad(let octets, _) = warmUp.step(WarmUpTests.reading(0, window: 1 << 20), at: .zero + WarmUp.tick) else {
       Issue.record("no padding after the data")
       return
     }
-    #expect(octets == 375_000)  // 100 Mbit/s x 30 ms / 8
+    #expect(octets == 125_000)  // 100 Mbit/s x 10 ms / 8
   }
 
   @Test("gives TCP no more than it lacks")
   func reserve() {
     var warmUp = WarmUp(WarmUpTests.request, at: .zero)
-    #expect(warmUp.step(WarmUpTests.reading(0, window: 14_600, unsent: 300_000), at: .zero) == .pad(75_000, again: .zero + WarmUp.tick))
-    #expect(warmUp.step(WarmUpTests.reading(0, window: 14_600, unsent: 400_000), at: .zero) == .pad(0, again: .zero + WarmUp.tick))
+    #expect(warmUp.step(WarmUpTests.reading(0, window: 1 << 20, unsent: 100_000), at: .zero) == .pad(25_000, again: .zero + WarmUp.tick))
+    #expect(warmUp.step(WarmUpTests.reading(0, window: 1 << 20, unsent: 400_000), at: .zero) == .pad(0, again: .zero + WarmUp.tick))
+  }
+
+  @Test(
+    "leaves a quarter of the smaller window free, so that a flow that is opened meanwhile goes out at once",
+    arguments: [(65_536, 1 << 20), (1 << 20, 65_536), (65_536, 0)])
+  func leavesRoom(window: Int, peerWindow: Int) {
+    var warmUp = WarmUp(WarmUpTests.request, at: .zero)
+    func step(inFlight: Int, unsent: Int) -> Int? {
+      let reading = WarmUp.Reading(
+        delivered: 0, congestionWindow: window, peerWindow: peerWindow, inFlight: inFlight, unsent: unsent, isBusy: false)
+      guard case .pad(let octets, _) = warmUp.step(reading, at: .zero) else { return nil }
+      return octets
+    }
+    #expect(step(inFlight: 0, unsent: 0) == 49_152)  // 64 KiB x 3/4
+    #expect(step(inFlight: 30_000, unsent: 10_000) == 9_152)
+    #expect(step(inFlight: 49_152, unsent: 0) == 0)
+    #expect(step(inFlight: 80_000, unsent: 0) == 0)
   }
 
   @Test("opens a window that has shrunk again while the hold lasts, but seldom, and is over after it")

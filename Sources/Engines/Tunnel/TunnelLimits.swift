@@ -9,6 +9,13 @@ package enum TunnelLimits {
   /// (wire) Application octets in one DATA or LITERAL, after decoding: 32 KiB, so that a small flow waits at most 2.7 ms at 96 Mbit/s behind another
   /// flow's frame. It also bounds what one frame can be blown up to.
   package static let dataOctets = 32 << 10
+  /// The first octets of a flow, and of a connection, go out in smaller frames, of which one segment holds each: of a frame that lies across a closed window, or a lost segment,
+  /// nothing can be used before its end has come, a round trip later.
+  package static let youngDataOctets = 1_400
+  /// So many of a flow: what an agent sends again after a move at 5 Mbit/s and 100 ms.
+  package static let youngFlowOctets = 64 << 10
+  /// So many of a connection, its padding included: a receiver's window begins at 64 KiB and grows about threefold in a round trip; it has passed this after three.
+  package static let youngConnectionOctets = 512 << 10
   /// (wire) The longest payload: `dataOctets`, plus what an encoder may add to data that does not shrink (zstd: ZSTD_compressBound(32 KiB) - 32 KiB
   /// = 176 octets, frame header and end 21).
   package static let payloadOctets = dataOctets + 512

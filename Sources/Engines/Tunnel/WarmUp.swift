@@ -4,7 +4,8 @@ import Vocabulary
 ///
 /// A TCP connection learns what its path carries only by sending. Padding lets it learn before data needs it: octets go out as fast as the window
 /// lets them (the kernel paces them at the path's rate) until twice bandwidth x delay has been delivered; slow start from ten segments to a
-/// full window takes about that many octets. Then the connection idles, which costs it nothing where the kernel keeps idle windows
+/// full window takes about that many octets. What TCP may have under way is never used up: a flow that is opened meanwhile goes out behind `reserve` of padding, not behind
+/// round trips of it. Then the connection idles, which costs it nothing where the kernel keeps idle windows
 /// (BBR, or tcp_slow_start_after_idle = 0); where it does not, the window is opened again while the hold lasts.
 package struct WarmUp: Sendable {
   /// What TCP says of the connection now.
@@ -12,14 +13,20 @@ package struct WarmUp: Sendable {
     /// Octets acknowledged since the connection began.
     package var delivered: UInt64
     package var congestionWindow: Int
+    /// Octets that the peer takes; 0 if that is not known.
+    package var peerWindow: Int
+    /// Octets sent and not acknowledged.
+    package var inFlight: Int
     /// Octets handed to TCP that it has not sent yet.
     package var unsent: Int
     /// True while application data is under way or waits, on this connection or another to the same peer.
     package var isBusy: Bool
 
-    package init(delivered: UInt64, congestionWindow: Int, unsent: Int, isBusy: Bool) {
+    package init(delivered: UInt64, congestionWindow: Int, peerWindow: Int = 0, inFlight: Int = 0, unsent: Int, isBusy: Bool) {
       self.delivered = delivered
       self.congestionWindow = congestionWindow
+      self.peerWindow = peerWindow
+      self.inFlight = inFlight
       self.unsent = unsent
       self.isBusy = isBusy
     }
@@ -38,10 +45,13 @@ package struct WarmUp: Sendable {
     case holding
   }
 
-  /// While opening, TCP is looked after so often: 10 ms x 1 Gbit/s / 8 = 1.25 MB, what `reserve` must not exceed by much to keep up.
-  package static let tick = TimeSpan.milliseconds(Int64(10))
-  /// What TCP should have in hand while opening, in time at the path's rate, so that it never lacks octets between two ticks.
-  static let reserve = TimeSpan.milliseconds(Int64(30))
+  /// While opening, TCP is looked after so often: 5 ms x 1 Gbit/s / 8 = 625 KB, what `reserve` must not exceed by much to keep up.
+  package static let tick = TimeSpan.milliseconds(Int64(5))
+  /// What TCP should have in hand while opening, in time at the path's rate, so that it never lacks octets between two ticks; a flow that is opened waits behind it.
+  static let reserve = TimeSpan.milliseconds(Int64(10))
+  /// Of the smaller of the two windows padding takes three quarters: more than half lets both grow (TCP counts itself limited by its window from half of it on; the receiver
+  /// doubles what it got in a round trip), and the rest lets a flow's first octets go at once.
+  static let share = (3, of: 4)
   /// While holding, the window is looked at so often.
   static let check = TimeSpan.seconds(Int64(1))
   /// Opening takes no longer than this, or 12 round trips, whichever is longer: ten segments double to 10,000 in 10 of them.
@@ -101,6 +111,8 @@ package struct WarmUp: Sendable {
     // Padding is what is left over: as soon as there is data, the data opens the window.
     if reading.isBusy { return .pad(0, again: now + WarmUp.tick) }
     let wanted = max(request.rate.bytes(in: WarmUp.reserve).octets, TunnelLimits.dataOctets)
-    return .pad(max(wanted - reading.unsent, 0), again: now + WarmUp.tick)
+    let window = reading.peerWindow > 0 ? min(reading.congestionWindow, reading.peerWindow) : reading.congestionWindow
+    let room = window / WarmUp.share.of * WarmUp.share.0 - reading.inFlight
+    return .pad(max(min(wanted, room) - reading.unsent, 0), again: now + WarmUp.tick)
   }
 }

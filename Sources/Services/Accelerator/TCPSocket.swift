@@ -15,6 +15,8 @@ struct TCPState: Sendable {
   var acknowledged: UInt64
   /// Octets handed to the socket that were not sent yet.
   var unsent: Int
+  /// Octets that the peer's window takes, sent or not; 0 where the kernel does not say (before Linux 6.2).
+  var peerWindow: Int
   /// Segments under way.
   var unacknowledged: Int
   /// Segments since the connection began, modulo 2^32.
@@ -23,6 +25,9 @@ struct TCPState: Sendable {
 
   /// What BBR would take for its window; 0 with another congestion control.
   var modelledWindow: Int
+
+  /// More than one segment in a thousand was lost; one or two may be a route that changed.
+  var isLosing: Bool { retransmittedSegments >= CongestionPolicy.losses && retransmittedSegments > sentSegments / 1_000 }
 
   /// BBR closes its window to four segments now and then, to measure the round trip, and an idle connection stays so until it sends again; then the
   /// window is back at once, since the model is what counts.
@@ -89,7 +94,7 @@ enum TCPSocket {
   /// Offsets in `struct tcp_info` (linux/tcp.h), which only ever grows at its end; glibc's copy stops before the octet counters.
   static func state(_ channel: any Channel) -> TCPState? {
     withDescriptor(channel) { descriptor -> TCPState? in
-      var octets = [UInt8](repeating: 0, count: 192)
+      var octets = [UInt8](repeating: 0, count: 256)
       var length = socklen_t(octets.count)
       guard getsockopt(descriptor, CInt(IPPROTO_TCP), tcpInformation, &octets, &length) == 0, length >= 148 else { return nil }
       return octets.withUnsafeBytes { info in
@@ -98,6 +103,7 @@ enum TCPSocket {
           segmentOctets: Int(info.loadUnaligned(fromByteOffset: 16, as: UInt32.self)),
           acknowledged: info.loadUnaligned(fromByteOffset: 120, as: UInt64.self),
           unsent: Int(info.loadUnaligned(fromByteOffset: 144, as: UInt32.self)),
+          peerWindow: length >= 232 ? Int(info.loadUnaligned(fromByteOffset: 228, as: UInt32.self)) : 0,
           unacknowledged: Int(info.loadUnaligned(fromByteOffset: 24, as: UInt32.self)),
           sentSegments: info.loadUnaligned(fromByteOffset: 136, as: UInt32.self),
           retransmittedSegments: info.loadUnaligned(fromByteOffset: 100, as: UInt32.self),

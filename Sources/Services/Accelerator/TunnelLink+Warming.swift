@@ -6,7 +6,7 @@ import Vocabulary
 // The warm-up of a tunnel connection: `WarmUp` says how much padding, this sends it.
 
 extension TunnelLink {
-  /// One step writes at most this: 30 ms (`WarmUp.reserve`) x 1 Gbit/s / 8.
+  /// One step writes at most this: 10 ms (`WarmUp.reserve`) x 3.2 Gbit/s / 8.
   static let paddingAtOnce = 4 << 20
   private static let padding = ByteBuffer(repeating: 0, count: TunnelLimits.dataOctets)
 
@@ -33,9 +33,12 @@ extension TunnelLink {
     watchLosses()
     let state = TCPSocket.state(context.channel)
     let buffered = bufferedOctets
+    // What is behind a lost segment of padding waits a round trip for it: where segments are lost, padding keeps away from flows.
+    let disturbs = flowCount > 0 && (state?.isLosing ?? false)
     let reading = WarmUp.Reading(
-      delivered: state?.acknowledged ?? 0, congestionWindow: state?.congestionWindow ?? 0, unsent: (state?.unsent ?? 0) + buffered,
-      isBusy: group?.isBusy == true || hub?.isStarved == true)
+      delivered: state?.acknowledged ?? 0, congestionWindow: state?.congestionWindow ?? 0, peerWindow: state?.peerWindow ?? 0,
+      inFlight: (state?.unacknowledged ?? 0) * (state?.segmentOctets ?? 0), unsent: (state?.unsent ?? 0) + buffered,
+      isBusy: group?.isBusy == true || hub?.isStarved == true || disturbs)
     // Without a rate limit of its own a connection that opens its window could overrun the path: padding at least keeps to the path's rate.
     let step = warmUp.step(reading, at: TunnelLink.now())
     self.warmUp = warmUp

@@ -60,6 +60,8 @@ final class TunnelLink: ChannelInboundHandler {
   var warmTask: Scheduled<Void>?
   private var pacing: BitRate?
   private var octetsSinceDeal = 0
+  /// Payload and padding written so far.
+  private var octetsWritten = 0
   /// The figures of the flows that have ended.
   private var ended = FlowStatistics()
   private(set) var roundTrip: TimeSpan?
@@ -332,10 +334,13 @@ extension TunnelLink: FlowTransport {
       write(.flow(id, frame, codings: FlowCodings(outbound: coding, inbound: coding)), context)
     case .data(let plain):
       guard let codec = codecs[id] else { return }
-      let (kind, payload) = codec.encode(plain)
-      octetsSinceDeal += payload.readableBytes
-      group?.noteTraffic(payload.readableBytes)
-      write(kind, payload, of: id, context)
+      var rest = plain
+      while rest.readableBytes > TunnelLimits.youngDataOctets, isYoung(codec),
+        let part = rest.readSlice(length: TunnelLimits.youngDataOctets)
+      {
+        transmit(part, codec, on: id, context)
+      }
+      if rest.readableBytes > 0 { transmit(rest, codec, on: id, context) }
     case .end, .reset:
       write(.flow(id, frame, codings: .plain), context)
       if codecs[id]?.sentEnd() == true { forget(id) }
@@ -348,6 +353,17 @@ extension TunnelLink: FlowTransport {
 
   func flush() { context?.flush() }
 
+  private func isYoung(_ codec: FlowCodec) -> Bool {
+    octetsWritten < TunnelLimits.youngConnectionOctets || codec.statistics.plainSent < TunnelLimits.youngFlowOctets
+  }
+
+  private func transmit(_ plain: ByteBuffer, _ codec: FlowCodec, on id: FlowID, _ context: ChannelHandlerContext) {
+    let (kind, payload) = codec.encode(plain)
+    octetsSinceDeal += payload.readableBytes
+    group?.noteTraffic(payload.readableBytes)
+    write(kind, payload, of: id, context)
+  }
+
   private func write(_ frame: TunnelFrame, _ context: ChannelHandlerContext) {
     var buffer = context.channel.allocator.buffer(capacity: 32)
     frame.write(into: &buffer)
@@ -355,6 +371,7 @@ extension TunnelLink: FlowTransport {
   }
 
   func write(_ kind: TunnelFrame.Kind, _ payload: ByteBuffer, of id: FlowID, _ context: ChannelHandlerContext) {
+    octetsWritten += payload.readableBytes
     if kind == .data, payload.readerIndex >= TunnelLimits.headerOctets {  // an encoder has left room for the header
       var whole = payload
       whole.moveReaderIndex(to: payload.readerIndex - TunnelLimits.headerOctets)

@@ -85,9 +85,9 @@ struct Topology: Sendable {
   static func tune(_ host: Namespace, gateway: String) throws {
     // The recipe of docs/operations/accelerator.md: with pacing, connections of accelerators may begin with 1,000 segments (1.4 MB).
     try host.ip("route", "replace", "default", "via", gateway, "initcwnd", "1000", "initrwnd", "1000")
-    // 2 x 1 Gbit/s x 500 ms / 8 = 125 MB, which an accelerator may need; and its tunnels stay warm over pauses.
+    // The receive buffer's first size (2 MiB) lets initrwnd have its say. 2 x 1 Gbit/s x 500 ms / 8 = 125 MB, which an accelerator may need; and its tunnels stay warm over pauses.
     try host.set([
-      "net.ipv4.tcp_rmem": "4096 131072 134217728", "net.ipv4.tcp_wmem": "4096 16384 134217728",
+      "net.ipv4.tcp_rmem": "4096 2097152 134217728", "net.ipv4.tcp_wmem": "4096 16384 134217728",
       "net.ipv4.tcp_slow_start_after_idle": "0",
     ])
   }
