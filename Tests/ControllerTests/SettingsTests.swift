@@ -67,7 +67,10 @@ struct SettingsTests {
     arguments: [
       ("listen: 10.0.0.1:7700", "listen: 10.0.0.1", "c.yaml:1: listen: \"10.0.0.1\" is not ADDRESS:PORT, for instance 10.0.0.1:7700"),
       ("listen: 10.0.0.1:7700\n", "", "c.yaml:1: listen: missing; expected ADDRESS:PORT"),
-      ("keyFile: longhaul.key", "keyFile:", "c.yaml:1: certificates: missing; expected the folder with the controller's certificate, or `keyFile`, the file with the endpoint key"),
+      (
+        "keyFile: longhaul.key", "keyFile:",
+        "c.yaml:1: certificates: missing; expected the folder with the controller's certificate, or `keyFile`, the file with the endpoint key"
+      ),
       (
         "keyFile:", "keyfile:",
         "c.yaml:2: keyfile: no such key; known here are listen, keyFile, certificates, sites, machines, placement, pathRates, probeIntervalMilliseconds"

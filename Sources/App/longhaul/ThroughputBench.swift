@@ -143,7 +143,8 @@ struct ThroughputBench {
 
     private func push(_ id: AssociationID) {
       while !isStopped,
-        transport.send(message, stream: StreamID(0), protocolIdentifier: 1, isUnordered: false, endOfWrite: false, on: id)
+        transport.send(
+          message, stream: StreamID(0), protocolIdentifier: 1, isUnordered: false, reliability: .full, endOfWrite: false, on: id)
       {}
     }
 
