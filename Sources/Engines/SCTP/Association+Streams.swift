@@ -40,7 +40,9 @@ extension Association {
     if streamRequests.outstanding == nil, state == .established { beginStreamRequest(on: carrier) }
     guard streamRequests.hasSomethingToSay else { return nil }
     var body: ByteBuffer
-    if let answer = streamRequests.answers.popFirst() {
+    // Answers wait for a carrier that takes them: a peer that asks without end and reads nothing must not fill its socket.
+    if let answer = streamRequests.answers.first, carriers[carrier]?.path != nil || carriers[carrier]?.isWritable == true {
+      streamRequests.answers.removeFirst()
       body = answer
     } else if let outstanding = streamRequests.outstanding, outstanding.mustSend {
       streamRequests.outstanding?.mustSend = false

@@ -126,9 +126,18 @@ extension DatagramEndpoint {
 extension DatagramEndpoint {
   /// A probe of the path's packet size (HEARTBEAT and PAD): the network must not cut it. Anything else it may.
   package static func isProbe(_ packet: ByteBuffer) -> Bool {
-    // The PAD chunk comes second, behind a HEARTBEAT of 16 octets, or third, behind AUTH too.
-    guard let packet = try? Packet(packet), packet.chunks.count >= 2 else { return false }
-    return packet.chunks[packet.chunks.count - 1].known == .padding && packet.chunks[packet.chunks.count - 2].known == .heartbeat
+    // AUTH, if the peer wants it everywhere; HEARTBEAT; PAD. Asked of every packet that is sent, so without a look at the rest.
+    var types: [UInt8] = []
+    var at = packet.readerIndex + PacketHeader.length
+    while types.count < 3, let type = packet.getInteger(at: at, as: UInt8.self), let length = packet.getInteger(at: at + 2, as: UInt16.self)
+    {
+      guard type == ChunkType.heartbeat.rawValue || type == ChunkType.authentication.rawValue || type == ChunkType.padding.rawValue else {
+        return false
+      }
+      types.append(type)
+      at += Int(length) + padding(Int(length))
+    }
+    return types.suffix(2) == [ChunkType.heartbeat.rawValue, ChunkType.padding.rawValue]
   }
 }
 
