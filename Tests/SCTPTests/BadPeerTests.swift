@@ -371,6 +371,30 @@ struct BadDatagramPeerTests {
     #expect(Duo.messages(duo.effectsOfZ).count == 1)
   }
 
+  @Test("sets up association after association: those beyond the limit are told so, and nothing of them is kept")
+  func associations() throws {
+    var duo = DatagramDuo()
+    duo.z.maximumAssociations = 3
+    var failures: [AssociationError] = []
+    for number in 0..<6 as Range<UInt16> {
+      var client = DatagramDuo(seed: UInt64(100 + number)).a
+      let there = DatagramDuo.route(DatagramDuo.a1, DatagramDuo.z3)
+      let here = DatagramDuo.route(DatagramDuo.z3, DatagramDuo.a1, port: 1_000 + number)
+      _ = client.connect(there, at: duo.network.now)
+      for _ in 0..<8 {
+        while let effect = client.nextEffect(at: duo.network.now) {
+          if case .transmit(let packet, _) = effect { duo.z.receive(packet, on: here, at: duo.network.now) }
+          if case .event(_, .failed(let error)) = effect { failures.append(error) }
+        }
+        while let effect = duo.z.nextEffect(at: duo.network.now) {
+          if case .transmit(let packet, here) = effect { client.receive(packet, on: there, at: duo.network.now) }
+        }
+      }
+    }
+    #expect(duo.z.associations.count == 3)
+    #expect(failures.count == 3 && failures.allSatisfy { if case .peerAborted = $0 { true } else { false } }, "\(failures)")
+  }
+
   @Test("answers for addresses that are not its own: a path is used only once its nonce has come back")
   func spoofedHeartbeats() throws {
     var duo = DatagramDuo.established()

@@ -39,6 +39,8 @@ package enum DatagramEffect: Sendable {
 package struct DatagramEndpoint: Sendable {
   /// Answers to packets that belong to no association wait here until the owner takes them; more are not worth it.
   package static var maximumAnswers: Int { 256 }
+  /// Associations at once; an idle one is some 10 KB: 65,536 are 640 MB. Whoever comes then is told so (Out of Resource, RFC 9260 section 3.3.10.4).
+  package var maximumAssociations = 65_536
 
   /// What is asked of an association for every packet, kept beside it: an association has a hundred fields, and a look at one of them would copy all.
   private struct Member: Sendable {
@@ -378,6 +380,12 @@ extension DatagramEndpoint {
     switch action {
     case .reply(let bytes): push(.transmit(bytes, route))
     case .accept(let association):
+      guard members.count < maximumAssociations else {
+        var builder = PacketBuilder(association.header)
+        builder.append(.abort) { $0.writeCause(.outOfResource) { _ in } }
+        push(.transmit(builder.finish(), route))
+        return push(.refused(route.remote, reason: "\(maximumAssociations) associations are open, which is the limit"))
+      }
       let id = add(association, route, peerPort: packet.header.sourcePort)
       push(.accepted(id, from: route.remote))
     case .refuse(let bytes, let reason):
