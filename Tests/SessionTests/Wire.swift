@@ -79,8 +79,8 @@ final class Wire: Sendable {
     if state.withLock({ $0.isForging }) {
       return start { wire in
         _ = try? near.readForever()
-        // A frame of length 0, and the notice that the session is unknown (docs/wire/sealing.md).
-        try? near.write([0, 0, 1])
+        // A frame of one octet: the notice that the session is unknown (docs/wire/sealing.md).
+        try? near.write([0, 1, 1])
         near.endOutput()
         wire.state.withLock {
           $0.accepted += 1

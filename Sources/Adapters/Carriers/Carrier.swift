@@ -110,18 +110,18 @@ extension Carrier {
   /// From now on only sealed packets are taken in.
   package func expectSealed(by opener: PacketOpener) { self.opener = opener }
 
-  /// The packet in a frame; nil ends the carrier, or has ended it.
-  private func open(_ frame: ByteBuffer) -> ByteBuffer? {
+  /// What stood in one frame: a packet, sealed or not, or a notice.
+  private func take(_ frame: ByteBuffer) {
+    guard opener != nil else { return events.packet(self, frame) }
+    if frame.readableBytes == 1 { return takeNotice(frame.getInteger(at: frame.readerIndex) ?? 0) }
     do throws(SealError) {
-      return try opener?.open(frame)
+      if let packet = try opener?.open(frame) { events.packet(self, packet) }
     } catch {
       close("\(error)")
-      return nil
     }
   }
 
-  /// A frame of length 0 that a carrier of sealed packets has got: a notice.
-  private func receiveNotice(_ value: UInt8) {
+  private func takeNotice(_ value: UInt8) {
     if SealedNotice(rawValue: value) == .unknownSession {
       events.unknownSession(self)
       close("the agent does not know this session")
@@ -143,15 +143,9 @@ extension Carrier {
     var bytes = unwrapInboundIn(data)
     if partial.readableBytes > 0, !completePartial(from: &bytes) { return }
     while !isClosed, let length = bytes.getInteger(at: bytes.readerIndex, as: UInt16.self), bytes.readableBytes >= 2 + Int(length) {
-      if opener != nil, length == 0 {
-        guard bytes.readableBytes >= 3 else { break }
-        bytes.moveReaderIndex(forwardBy: 2)
-        receiveNotice(bytes.readInteger() ?? 0)
-        continue
-      }
       bytes.moveReaderIndex(forwardBy: 2)
       guard let packet = bytes.readSlice(length: Int(length)) else { break }
-      if opener == nil { events.packet(self, packet) } else if let packet = open(packet) { events.packet(self, packet) }
+      take(packet)
     }
     guard bytes.readableBytes > 0, !isClosed else { return }  // less than one packet, 65,537 octets
     // Who has sent some of a packet gets room for all of it at once; who has only begun must not cost 64 KB.
@@ -172,7 +166,7 @@ extension Carrier {
     var packet = partial
     partial = ByteBuffer()
     packet.moveReaderIndex(forwardBy: 2)
-    events.packet(self, packet)
+    take(packet)
     return true
   }
 

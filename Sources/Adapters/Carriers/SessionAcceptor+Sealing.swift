@@ -84,7 +84,7 @@ extension SessionAcceptor {
       logger.info("carrier refused: its session is unknown here", metadata: ["remote": "\(remote)", "session": "\(preface.session)"])
       forget(id)
       var notice = channel.allocator.buffer(capacity: 3)
-      notice.writeInteger(UInt16(0))
+      notice.writeInteger(UInt16(1))
       notice.writeInteger(SealedNotice.unknownSession.rawValue)
       let bound = NIOLoopBound(channel, eventLoop: loop)
       return channel.writeAndFlush(notice).assumeIsolated().whenComplete { _ in bound.value.close(promise: nil) }

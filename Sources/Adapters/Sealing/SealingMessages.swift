@@ -151,7 +151,7 @@ package enum CarrierOpening: Hashable, Sendable {
   }
 }
 
-/// What is said by a frame that is shorter than any sealed packet: its length is 0, and one octet follows.
+/// What is said by a frame of one octet, shorter than any sealed packet.
 package enum SealedNotice: UInt8, Sendable {
   /// The agent does not know the session. Nobody has signed this, so the client asks again inside TLS before it believes it.
   case unknownSession = 1
