@@ -75,6 +75,27 @@ struct PathMTUTests {
     #expect(Duo.messages(duo.effectsOfZ).count == 1)
   }
 
+  @Test("a path that has failed says nothing of the size that another one carries")
+  func failed() throws {
+    var (a, z) = (DatagramDuo.configuration(), DatagramDuo.configuration(addresses: [DatagramDuo.z3, DatagramDuo.z4]))
+    a.features.pathMTUDiscovery = true
+    z.features.pathMTUDiscovery = true
+    var duo = DatagramDuo(mtu: 1_452, a: a, z: z)
+    duo.connect()
+    duo.run(for: .seconds(30.0))
+    duo.dead = [DatagramDuo.z3]
+    for _ in 0..<30 {
+      duo.send(.a, message(2_000))
+      duo.run(for: .seconds(10.0))
+    }
+    #expect(duo.a.association(duo.associationOfA!)?.status(of: CarrierID(1)) == .failed)
+    duo.trace.removeAll()
+    duo.send(.a, message(20_000))
+    duo.run(for: .seconds(10.0))
+    let sizes = duo.trace.filter { $0.from == .a && $0.route.remote.address == DatagramDuo.z4 }.map(\.packet.readableBytes)
+    #expect(try #require(sizes.max()) > 1_428)
+  }
+
   @Test("after ten minutes a larger size is tried again")
   func raise() {
     var duo = Self.duo(link: 1_252)

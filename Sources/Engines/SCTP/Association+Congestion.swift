@@ -73,7 +73,9 @@ extension Association {
         path.retransmission = now + path.rto
       }
       path.burst = configuration.paths.maximumBurst
+      let isRevived = path.status != carriers[id]?.path?.status
       carriers[id]?.path = path
+      if isRevived { refreshFragmentLimit() }
     }
     // A peer that says its window is shut is alive (RFC 9260 section 6.1, rule A).
     if hasProgress || peerWindow == 0 { associationErrors = 0 }

@@ -28,9 +28,10 @@ extension Association {
     return min(limit, configuration.youngPacketSize)
   }
 
-  /// The smallest limit of all paths: a fragment must fit wherever it may go (RFC 9260 section 6.9).
+  /// The smallest limit of all paths that work: a fragment must fit wherever it may go (RFC 9260 section 6.9). Nothing is known of one that does not.
   mutating func refreshFragmentLimit() {
-    let smallest = carriers.values.compactMap { $0.path?.mtu }.min() ?? configuration.maximumPacketSize
+    let paths = carriers.values.compactMap(\.path)
+    let smallest = paths.filter { $0.status == .active }.map(\.mtu).min() ?? paths.map(\.mtu).min() ?? configuration.maximumPacketSize
     fragmentLimit = min(smallest, configuration.maximumPacketSize)
   }
 
@@ -69,6 +70,7 @@ extension Association {
       effects.append(.pathChanged(id, .failed))
     }
     carriers[id]?.path = path
+    if path.status == .failed { refreshFragmentLimit() }
     guard associationErrors > configuration.paths.associationRetransmissions else { return }
     if isSuspended { associationErrors = configuration.paths.associationRetransmissions } else { fail(.peerUnreachable) }
   }
@@ -156,6 +158,7 @@ extension Association {
       path.measure(now - heartbeat.sentAt, configuration.paths)
       if path.status != .active { revive(id, &path, at: now) }
       carriers[id]?.path = path
+      refreshFragmentLimit()
       effects.append(.roundTrip(id, now - heartbeat.sentAt))
     }
     adoptPreferred()
