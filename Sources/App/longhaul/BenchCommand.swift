@@ -40,6 +40,15 @@ struct HandoverBenchCommand: AsyncParsableCommand {
   @Flag(help: "With accelerators on every path: the client's first flight is parked beside the machine's future place.")
   var parked = false
 
+  @Option(help: "Clients that move at once, each with a session and a stream of its own.")
+  var sessions = 1
+
+  @Option(help: "So many moves of Linux's MPTCP beside, the address announced at the beginning of the migration.")
+  var mptcp = 0
+
+  @Option(help: "Seconds within which a move of MPTCP must be through.")
+  var mptcpLimit = 40.0
+
   @Option(help: "The seed of the stream's contents and of the losses.")
   var seed: UInt64 = 1
 
@@ -65,6 +74,9 @@ struct HandoverBenchCommand: AsyncParsableCommand {
     settings.rate = .megabitsPerSecond(rate)
     settings.sourceRate = .megabitsPerSecond(sourceRate)
     settings.isParked = parked
+    settings.sessions = sessions
+    settings.multipathMoves = mptcp
+    settings.multipathLimit = .seconds(mptcpLimit)
     settings.seed = seed
     settings.agentProgram = agentProgram
     settings.logFolder = logs
@@ -72,7 +84,9 @@ struct HandoverBenchCommand: AsyncParsableCommand {
   }
 
   func validate() throws {
-    for (option, value) in [("--hold", hold), ("--downtime", downtime), ("--rate", rate), ("--source-rate", sourceRate)] {
+    for (option, value) in [
+      ("--hold", hold), ("--downtime", downtime), ("--rate", rate), ("--source-rate", sourceRate), ("--mptcp-limit", mptcpLimit),
+    ] {
       guard value.isFinite, abs(value) < 1e6 else { throw ValidationError("\(option) \(value): not a usable number") }
     }
     do { try settings.check() } catch { throw ValidationError(error.description) }
@@ -126,12 +140,26 @@ struct SourceCommand: ParsableCommand {
   @Option(help: "The seed of the contents.")
   var seed: UInt64 = 1
 
+  @Flag(help: "Over MPTCP.")
+  var mptcp = false
+
   func validate() throws {
     guard (0.001...10_000).contains(rate) else { throw ValidationError("--rate \(rate): must be from 0.001 to 10000 Mbit/s") }
     guard (0.1...10_000).contains(tickMs) else { throw ValidationError("--tick-ms \(tickMs): must be from 0.1 to 10000 ms") }
   }
 
   func run() throws {
-    try BenchSource(rate: .megabitsPerSecond(rate), tick: .milliseconds(tickMs), seed: seed).run(on: listen)
+    try BenchSource(rate: .megabitsPerSecond(rate), tick: .milliseconds(tickMs), seed: seed, isMultipath: mptcp).run(on: listen)
   }
+}
+
+/// `longhaul lab sink`: the bench's application for MPTCP.
+struct SinkCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "sink", abstract: "Reads a source over MPTCP and prints what comes.", shouldDisplay: false)
+
+  @Option(help: "ADDRESS:PORT.")
+  var connect: Endpoint
+
+  func run() throws { try BenchSink().run(from: connect) }
 }

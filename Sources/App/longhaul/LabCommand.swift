@@ -7,7 +7,7 @@ import Vocabulary
 struct LabCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "lab", abstract: "Builds networks on this machine, with real virtual machines, and runs experiments in them.",
-    subcommands: [Run.self, SourceCommand.self])
+    subcommands: [Run.self, SourceCommand.self, SinkCommand.self])
 
   struct Run: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Runs an experiment.", subcommands: [HandoverCommand.self])

@@ -103,6 +103,8 @@ private final class AgentState {
   /// Sessions that have not acknowledged an announcement yet.
   private var unacknowledged: [IPAddress: Set<ObjectIdentifier>] = [:]
   private var activeAddress: IPAddress?
+  /// From a move until its figures are told: three round trips of 500 ms.
+  private static let settling = TimeAmount.milliseconds(1_500)
   private var roll = SessionRoll()
   private var watch: AddressWatch?
   /// Addresses that the machine has got since the agent began, without a word of the controller: announced, since clients may need them when it moves unplanned.
@@ -170,7 +172,9 @@ private final class AgentState {
     switch event {
     case .established:
       for address in found.union(announced.keys).sorted(by: { $0.description < $1.description }) { session.announce(address) }
-    case .moved: noteMove(of: session)
+    case .moved:
+      noteMove(of: session)
+      tellFigures(of: session)
     case .announced(let address):
       acknowledged(address, by: session)
     case .announcementRefused(let address, let reason):
@@ -186,6 +190,20 @@ private final class AgentState {
       for address in unacknowledged.keys { acknowledged(address, by: session) }  // it will not any more
       logger.info("session ended: \(reason ?? "by its client")", metadata: ["sessions": "\(acceptor.count)"])
     case .peerAnnounced, .peerWithdrew, .withdrawn, .roundTrip, .agentForgot: break
+    }
+  }
+
+  /// For those who measure: what moves have cost so far, once this one is through.
+  private func tellFigures(of session: SessionDriver) {
+    guard logger.logLevel <= .debug else { return }
+    let logger = self.logger
+    let bound = NIOLoopBound(session, eventLoop: loop)
+    _ = loop.scheduleTask(in: AgentState.settling) {
+      let figures = bound.value.association.statistics
+      let session = String(bound.value.association.localVerificationTag, radix: 16)
+      logger.debug(
+        "moves so far: session \(session) moves \(figures.moves) again \(figures.octetsRetransmitted) under-way \(figures.octetsUnderWayAtMoves)"
+      )
     }
   }
 

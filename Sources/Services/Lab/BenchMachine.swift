@@ -1,5 +1,6 @@
 import Foundation
 import LinuxNetwork
+import Synchronization
 import Vocabulary
 
 /// The "machine" of the handover bench: a namespace with both of a guest's addresses, and in it the agent and a paced source. It is stopped and continued as a guest is;
@@ -29,6 +30,8 @@ final class BenchMachine: Sendable {
   private let card: BenchPort
   private let agent: ChildProcess
   private let source: ChildProcess
+  /// Further programs that run in the machine, and stand still with it.
+  private let guests = Mutex<[ChildProcess]>([])
 
   /// Makes it, running at Center 1, and waits until its agent and its source listen.
   init(
@@ -45,7 +48,7 @@ final class BenchMachine: Sendable {
     try first?.port.plug(into: first?.bridge)
     self.ports = ports
     card = try BenchPort("eth0", in: BenchMachine.space)
-    let arguments = Nodes.agentArguments(settings, keyFile: keyFile)
+    let arguments = Nodes.agentArguments(settings, keyFile: keyFile) + ["--log-level", "debug"]
     agent = try ChildProcess("agent", BenchMachine.space.command([prerequisites.agent] + arguments), log: folder.file("agent.log"))
     do {
       let command = [
@@ -97,7 +100,7 @@ final class BenchMachine: Sendable {
   /// No instruction runs and no packet comes or goes from here on.
   func stop(at place: Place) throws {
     try check()
-    for process in [agent, source] { kill(process.pid, SIGSTOP) }
+    for process in all { kill(process.pid, SIGSTOP) }
     try ports[place.site]?.port.plug(into: nil)
   }
 
@@ -105,17 +108,42 @@ final class BenchMachine: Sendable {
   func resume(at place: Place) throws {
     let port = ports[place.site]
     try port?.port.plug(into: port?.bridge)
-    for process in [agent, source] { kill(process.pid, SIGCONT) }
+    for process in all { kill(process.pid, SIGCONT) }
     let octets = place.address.split(separator: ".").compactMap { UInt8($0) }
     try card.announce(octets, hardware: BenchMachine.hardware)
   }
 
   /// Throws if a process of it has ended.
   func check() throws(LabError) {
-    for process in [agent, source] where !process.isRunning {
+    for process in all where !process.isRunning {
       throw .partFailed(process.name, what: "ended with status \(process.status ?? -1)", log: process.lastLines)
     }
   }
 
-  func end() { for process in [source, agent] { process.end() } }
+  private var all: [ChildProcess] { [agent, source] + guests.withLock { $0 } }
+
+  /// Starts another program in it.
+  func start(_ name: String, _ command: [String], log: String) throws(LabError) -> ChildProcess {
+    let process = try ChildProcess(name, BenchMachine.space.command(command), log: log)
+    guests.withLock { $0.append(process) }
+    return process
+  }
+
+  func end() { for process in all.reversed() { process.end() } }
+
+  /// What the agent's sessions have sent again so far, and what had been under way when they moved, in octets over all sessions.
+  var replay: (again: Int, underWay: Int) {
+    var latest: [Substring: (again: Int, underWay: Int)] = [:]
+    for line in agent.lines(with: "moves so far: session ") {
+      let words = line.split(separator: " ")
+      func figure(_ name: String) -> Int? {
+        words.firstIndex(of: name[...]).flatMap { words.indices.contains($0 + 1) ? Int(words[$0 + 1]) : nil }
+      }
+      guard let at = words.firstIndex(of: "session"), words.indices.contains(at + 1), let again = figure("again"),
+        let underWay = figure("under-way")
+      else { continue }
+      latest[words[at + 1]] = (again, underWay)
+    }
+    return latest.values.reduce((0, 0)) { ($0.again + $1.again, $0.underWay + $1.underWay) }
+  }
 }

@@ -12,16 +12,25 @@ package struct BenchResult: Codable, Sendable {
     package var sourceRateMbps: Double
     package var tickMilliseconds: Double
     package var parked: Bool
+    package var sessions: Int
+    package var multipathLimitSeconds: Double
     package var seed: UInt64
   }
 
   package struct Move: Codable, Sendable, Hashable {
     package var to: String
-    /// The longest time between two reads of the application around the move.
+    /// The longest time between two reads of the application around the move; the median of all sessions.
     package var interruptionMilliseconds: Double
+    /// That of each session, if there are several.
+    package var sessionsMilliseconds: [Double]?
     /// From STOP to RESUME, as it came out.
     package var downtimeMilliseconds: Double
     package var ownMilliseconds: Double { interruptionMilliseconds - downtimeMilliseconds }
+    /// Octets of the streams that the agent sent again, and what had been under way or unsent on the carriers that were left: the first never exceeds the second.
+    package var octetsSentAgain: Int
+    package var octetsUnderWay: Int
+    /// From RESUME until the stream flows with nine tenths of its rate before (100 ms in steps of 10); of several sessions the longest. Nil if it was not seen in 10 s.
+    package var recoveryMilliseconds: Double?
     /// The path that the controller chose, and what it measured of the move.
     package var path: String
     package var resumeToGoMilliseconds: Double?
@@ -41,6 +50,12 @@ package struct BenchResult: Codable, Sendable {
     package var p99Milliseconds: Double
     package var minimumMilliseconds: Double
     package var targetMilliseconds: Double
+    /// Linux's MPTCP beside it: interruption minus downtime of each move, null where there was none within `multipathLimitSeconds`. Nil if it was not measured.
+    package var multipathMilliseconds: [Double?]?
+    package var octetsSentAgainMedian: Double
+    package var recoveryMedianMilliseconds: Double?
+    /// The machine's load average when the cell was done: a busy machine is late.
+    package var load: Double
     /// The WAN's seeds are 2 x the seed + the link's number.
     package var wan: [LinkReport]
 
@@ -60,6 +75,9 @@ package struct BenchResult: Codable, Sendable {
       if cell.octetsLost > 0 { faults.append("\(place) \(cell.octetsLost) octets were lost") }
       if cell.octetsDuplicated > 0 { faults.append("\(place) \(cell.octetsDuplicated) octets came twice") }
       let foreign = cell.moves.count { ($0.path == "direct") == settings.parked }
+      if cell.moves.contains(where: { $0.octetsSentAgain > $0.octetsUnderWay }) {
+        faults.append("\(place) a move sent more octets again than had been under way")
+      }
       if foreign > 0 { faults.append("\(place) \(foreign) moves did not take the path that was to be measured") }
       return faults
     }
@@ -68,7 +86,8 @@ package struct BenchResult: Codable, Sendable {
 
 extension BenchResult.Cell {
   init(
-    roundTrip: TimeSpan, loss: Double, isParked: Bool, moves: [BenchResult.Move], octets: Int, lost: Int, duplicated: Int, wan: [LinkReport]
+    roundTrip: TimeSpan, loss: Double, isParked: Bool, moves: [BenchResult.Move], octets: Int, lost: Int, duplicated: Int,
+    multipath: [Double?], wan: [LinkReport]
   ) {
     roundTripMilliseconds = roundTrip.milliseconds
     lossPercent = loss * 100
@@ -76,13 +95,31 @@ extension BenchResult.Cell {
     self.octets = octets
     octetsLost = lost
     octetsDuplicated = duplicated
-    let sorted = moves.map(\.ownMilliseconds).sorted()
+    let sorted = moves.flatMap(\.own).sorted()
+    multipathMilliseconds = multipath.isEmpty ? nil : multipath
+    octetsSentAgainMedian = BenchResult.median(ofSorted: moves.map { Double($0.octetsSentAgain) }.sorted())
+    let recoveries = moves.compactMap(\.recoveryMilliseconds).sorted()
+    recoveryMedianMilliseconds = recoveries.count == moves.count ? BenchResult.median(ofSorted: recoveries) : nil
+    var loads = [0.0, 0.0, 0.0]
+    load = getloadavg(&loads, 3) > 0 ? loads[0] : 0
     medianMilliseconds = BenchResult.median(ofSorted: sorted)
     // The nearest rank: the least value that 99 % do not exceed.
     p99Milliseconds = sorted.isEmpty ? 0 : sorted[min(sorted.count - 1, (sorted.count * 99 + 99) / 100 - 1)]
     minimumMilliseconds = sorted.first ?? 0
     targetMilliseconds = BenchResult.target(roundTrip, isParked: isParked)
     self.wan = wan
+  }
+}
+
+extension BenchResult.Move {
+  /// Interruption minus downtime of each session.
+  var own: [Double] { (sessionsMilliseconds ?? [interruptionMilliseconds]).map { $0 - downtimeMilliseconds } }
+
+  /// For a person: one figure, or the median and the spread of several.
+  var spread: String {
+    let sorted = own.sorted()
+    guard sorted.count > 1, let least = sorted.first, let most = sorted.last else { return String(format: "%.1f", ownMilliseconds) }
+    return String(format: "%.1f (%.1f to %.1f)", BenchResult.median(ofSorted: sorted), least, most)
   }
 }
 
@@ -106,17 +143,28 @@ extension BenchResult {
       "Interruption of the application minus the machine's downtime, in ms: \(head)",
       "\(settings.moves) moves each; \(figure(settings.holdSeconds)) s from PREPARE to STOP, \(figure(settings.downtimeMilliseconds)) ms from STOP to RESUME;"
         + " source \(figure(settings.sourceRateMbps)) Mbit/s, WAN \(figure(settings.rateMbps)) Mbit/s, seed \(settings.seed)",
-      "", "  RTT  loss %   median      p99      min   target         lost  twice  WAN late (mean, max)",
+      settings.sessions > 1 ? "\(settings.sessions) sessions move at once; the figures are over all of them" : "",
+      "  RTT  loss %   median      p99      min   target         lost  twice  KB again  90 % after  WAN late (mean, max)  load",
     ]
     for cell in cells {
       let directions = cell.wan.flatMap { [$0.aToZ, $0.zToA] }
       lines.append(
         String(
-          format: "%5.0f %7.1f %8.1f %8.1f %8.1f %8.1f %@ %6d %6d  %.3f, %.1f ms", cell.roundTripMilliseconds, cell.lossPercent,
+          format: "%5.0f %7.1f %8.1f %8.1f %8.1f %8.1f %@ %6d %6d %9.1f %8@ ms  %.3f, %.1f ms %11.1f", cell.roundTripMilliseconds,
+          cell.lossPercent,
           cell.medianMilliseconds, cell.p99Milliseconds, cell.minimumMilliseconds, cell.targetMilliseconds,
           cell.meetsTarget ? "met   " : "MISSED",
-          cell.octetsLost, cell.octetsDuplicated, (directions.map(\.meanLatenessMicroseconds).max() ?? 0) / 1e3,
-          (directions.map(\.maximumLatenessMicroseconds).max() ?? 0) / 1e3))
+          cell.octetsLost, cell.octetsDuplicated, cell.octetsSentAgainMedian / 1e3,
+          cell.recoveryMedianMilliseconds.map { String(format: "%.0f", $0) } ?? "-",
+          (directions.map(\.meanLatenessMicroseconds).max() ?? 0) / 1e3,
+          (directions.map(\.maximumLatenessMicroseconds).max() ?? 0) / 1e3, cell.load))
+      if let multipath = cell.multipathMilliseconds {
+        let seen = multipath.compactMap { $0 }.sorted()
+        let never = multipath.count - seen.count
+        let figures = seen.isEmpty ? "" : String(format: "median %.1f, most %.1f", BenchResult.median(ofSorted: seen), seen.last ?? 0)
+        let none = never == 0 ? "" : "\(never) of \(multipath.count) never within \(figure(settings.multipathLimitSeconds)) s"
+        lines.append("              Linux MPTCP: \([figures, none].filter { !$0.isEmpty }.joined(separator: "; "))")
+      }
     }
     if !faults.isEmpty { lines += [""] + faults.map { "FAULT: \($0)" } }
     return lines.joined(separator: "\n") + "\n"

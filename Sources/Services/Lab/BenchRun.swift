@@ -17,6 +17,8 @@ struct BenchRun: Sendable {
   private static let leastSettling = TimeSpan.milliseconds(300 as Int64)
   /// With losses a stream may stand still for some retransmission timeouts.
   private static let flowLimit = TimeSpan.seconds(60 as Int64)
+  /// Until the rate is back and the agent has told its figures (1.5 s after the move).
+  private static let recoveryLimit = TimeSpan.seconds(10 as Int64)
 
   private let settings: BenchSettings
   private let lab: LabSettings
@@ -52,10 +54,8 @@ struct BenchRun: Sendable {
     let machine = try await BenchMachine(
       lab, sourceRate: settings.sourceRate, tick: settings.tick, prerequisites, keyFile: keyFile, folder: folder)
     defer { machine.end() }
-    let forward = ["--forward", "127.0.0.1:\(BenchRun.forwardPort)=vm:\(BenchMachine.sourcePort)"]
-    try await nodes.startClient(lab, forward, program: prerequisites.program, keyFile: keyFile, folder: folder)
-    let stream = try BenchStream(lab, forward: BenchRun.forwardPort, busybox: prerequisites.path(of: "busybox"), folder: folder)
-    defer { stream.end() }
+    let streams = try await startClients(&nodes, keyFile: keyFile)
+    defer { for stream in streams { stream.end() } }
     if settings.isParked { try await waitForPaths(controller) }
 
     var moves: [BenchResult.Move] = []
@@ -64,19 +64,34 @@ struct BenchRun: Sendable {
     for number in 1...settings.moves {
       let count = nodes.all.count  // the controller is no node, the agent is one
       try await waitUntilReady(controller, here: here, nodes: count)
-      try await waitForFlow(stream)
-      let move = try await move(machine, stream, controller, &hypervisors, from: here, to: there)
-      progress.step("\(number). to \(move.to): \(String(format: "%.1f", move.ownMilliseconds)) ms, \(move.path)")
+      for stream in streams { try await stream.waitForFlow(limit: BenchRun.flowLimit) }
+      let move = try await move(machine, streams, controller, &hypervisors, from: here, to: there)
+      progress.step("\(number). to \(move.to): \(move.spread) ms, \(move.path)")
       moves.append(move)
       try machine.check()
       try hypervisors.expectGuest(at: here.site)
       swap(&here, &there)
     }
-    try await waitForFlow(stream)
-    let foreign = stream.isAstray ? 1 : 0  // a difference from which the stream did not come back
+    for stream in streams { try await stream.waitForFlow(limit: BenchRun.flowLimit) }
+    let multipath = try await BenchMultipath(settings: settings, lab: lab, prerequisites: prerequisites, folder: folder, progress: progress)
+      .measure(machine, from: here, to: there)
+    func sum(_ figure: (BenchStream) -> Int) -> Int { streams.reduce(0) { $0 + figure($1) } }
     return BenchResult.Cell(
-      roundTrip: lab.roundTripBefore, loss: lab.loss, isParked: settings.isParked, moves: moves, octets: stream.octets,
-      lost: stream.lost + foreign, duplicated: stream.duplicated, wan: topology.stop())
+      roundTrip: lab.roundTripBefore, loss: lab.loss, isParked: settings.isParked, moves: moves, octets: sum(\.octets),
+      lost: sum { $0.lost + ($0.isAstray ? 1 : 0) },  // a difference from which a stream did not come back
+      duplicated: sum(\.duplicated), multipath: multipath, wan: topology.stop())
+  }
+
+  /// One client for each session, with a stream through its own forward.
+  private func startClients(_ nodes: inout Nodes, keyFile: String) async throws -> [BenchStream] {
+    var streams: [BenchStream] = []
+    for number in 1...settings.sessions {
+      let port = BenchRun.forwardPort + number - 1
+      let forward = ["--forward", "127.0.0.1:\(port)=vm:\(BenchMachine.sourcePort)"]
+      try await nodes.startClient(lab, forward, number: number, program: prerequisites.program, keyFile: keyFile, folder: folder)
+      streams.append(try BenchStream(lab, forward: port, busybox: prerequisites.path(of: "busybox"), folder: folder, number: number))
+    }
+    return streams
   }
 
   private func startAccelerators(_ nodes: inout Nodes, keyFile: String) async throws {
@@ -113,27 +128,15 @@ struct BenchRun: Sendable {
     }
   }
 
-  /// So long without a gap beyond the ordinary, the stream flows.
-  private func waitForFlow(_ stream: BenchStream) async throws {
-    let deadline = ContinuousClock.now + .seconds(BenchRun.flowLimit.seconds)
-    while true {
-      let before = stream.octets
-      try await Task.sleep(for: .milliseconds(50))
-      try stream.check()
-      if stream.octets > before { return }
-      guard ContinuousClock.now < deadline else {
-        throw LabError.downloadFailed("the stream has stood still for \(BenchRun.flowLimit.seconds) s after \(before) octets")
-      }
-    }
-  }
-
   // MARK: A move
 
   private func move(
-    _ machine: BenchMachine, _ stream: BenchStream, _ controller: ControllerClient, _ hypervisors: inout Sides,
+    _ machine: BenchMachine, _ streams: [BenchStream], _ controller: ControllerClient, _ hypervisors: inout Sides,
     from here: BenchMachine.Place, to there: BenchMachine.Place
   ) async throws -> BenchResult.Move {
     let known = try await controller.migrations().map(\.migration)
+    let replayBefore = machine.replay
+    for stream in streams { stream.sample() }
     let source = hypervisors.at(here.site)
     let destination = hypervisors.at(there.site)
     destination.sayMigration("setup")
@@ -144,7 +147,7 @@ struct BenchRun: Sendable {
     }
     try await Task.sleep(for: .nanoseconds(settings.hold.nanoseconds))
 
-    stream.watch()
+    for stream in streams { stream.watch() }
     try machine.stop(at: here)
     let stopped = ContinuousClock.now
     source.set(status: "finish-migrate")
@@ -164,11 +167,25 @@ struct BenchRun: Sendable {
     }
     let settling = max(lab.roundTripBefore * BenchRun.settlingRoundTrips, BenchRun.leastSettling)
     try await Task.sleep(for: .nanoseconds(settling.nanoseconds))
-    try await waitForFlow(stream)
-    guard let gap = stream.longestGap else { throw LabError.downloadFailed("nothing came after the move to \(there.site)") }
+    var gaps: [Double] = []
+    for stream in streams {
+      try await stream.waitForFlow(limit: BenchRun.flowLimit)
+      guard let gap = stream.longestGap else { throw LabError.downloadFailed("nothing came after the move to \(there.site)") }
+      gaps.append(gap.seconds * 1e3)
+    }
+    let deadline = ContinuousClock.now + .seconds(BenchRun.recoveryLimit.seconds)
+    var recoveries: [TimeSpan] = []
+    repeat {  // the agent tells its figures a moment later, and a rate is seen behind it
+      try await Task.sleep(for: .milliseconds(100))
+      recoveries = streams.compactMap { $0.recovery(stopped: stopped, resumed: resumed) }
+    } while (recoveries.count < streams.count || machine.replay.underWay == replayBefore.underWay) && ContinuousClock.now < deadline
+    let replay = machine.replay
     let client = report.clients.first
     return BenchResult.Move(
-      to: there.site, interruptionMilliseconds: gap.seconds * 1e3, downtimeMilliseconds: milliseconds(resumed - stopped),
+      to: there.site, interruptionMilliseconds: BenchResult.median(ofSorted: gaps.sorted()),
+      sessionsMilliseconds: settings.sessions > 1 ? gaps : nil, downtimeMilliseconds: milliseconds(resumed - stopped),
+      octetsSentAgain: replay.again - replayBefore.again, octetsUnderWay: replay.underWay - replayBefore.underWay,
+      recoveryMilliseconds: recoveries.count == streams.count ? recoveries.map(\.milliseconds).max() : nil,
       path: describe(client?.path), resumeToGoMilliseconds: report.resumeToGoMilliseconds,
       goToConfirmedMilliseconds: client?.goToConfirmedMilliseconds)
   }

@@ -18,6 +18,12 @@ package struct BenchSettings: Sendable, Hashable {
   package var tick = TimeSpan.milliseconds(1 as Int64)
   /// With accelerators at the client's site and at both centers, on every path: the first flight waits beside the machine's future place.
   package var isParked = false
+  /// Clients, each with a session and a stream of its own, that move at once.
+  package var sessions = 1
+  /// Moves of Linux's MPTCP that are measured beside; zero for none.
+  package var multipathMoves = 0
+  /// How long a move of MPTCP is waited for: its subflow's SYN is sent again after 1, 2, 4, 8, 16 s, and what we know of took 16 s or never came.
+  package var multipathLimit = TimeSpan.seconds(40 as Int64)
   package var seed: UInt64 = 1
   /// The program whose commands run the nodes; nil: this one.
   package var program: String?
@@ -37,6 +43,8 @@ package struct BenchSettings: Sendable, Hashable {
     }
     guard (1...10_000).contains(moves) else { throw .badSetting("--moves", "must be from 1 to 10000") }
     guard hold >= .zero, hold <= .seconds(600 as Int64) else { throw .badSetting("--hold", "must be from 0 to 600 s") }
+    guard (1...64).contains(sessions) else { throw .badSetting("--sessions", "must be from 1 to 64") }
+    guard (0...1_000).contains(multipathMoves) else { throw .badSetting("--mptcp", "must be from 0 to 1000 moves") }
     guard downtime >= .zero, downtime <= .seconds(60 as Int64) else { throw .badSetting("--downtime", "must be from 0 to 60000 ms") }
     guard rate.megabitsPerSecond >= 1, rate.megabitsPerSecond <= 10_000 else {
       throw .badSetting("--rate", "must be from 1 to 10000 Mbit/s")

@@ -13,7 +13,12 @@ package struct BenchSource: Sendable {
   private let tick: TimeSpan
   private let seed: UInt64
 
-  package init(rate: BitRate, tick: TimeSpan, seed: UInt64) {
+  /// MPTCP instead of TCP (RFC 8684; IPPROTO_MPTCP in linux/in.h).
+  static let multipath: Int32 = 262
+  private let isMultipath: Bool
+
+  package init(rate: BitRate, tick: TimeSpan, seed: UInt64, isMultipath: Bool = false) {
+    self.isMultipath = isMultipath
     self.rate = rate
     self.tick = tick
     self.seed = seed
@@ -22,7 +27,8 @@ package struct BenchSource: Sendable {
   /// Listens and serves until the process ends; says `source ready` first.
   package func run(on endpoint: Endpoint) throws(LabError) {
     guard case .v4(let value) = endpoint.address else { throw .badSetting("--listen", "must be an IPv4 address with a port") }
-    let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    let listener = socket(
+      AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), isMultipath ? BenchSource.multipath : 0)
     var yes: Int32 = 1
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<Int32>.size))
     var address = sockaddr_in()

@@ -89,6 +89,9 @@ final class ChildProcess: Sendable {
   var isRunning: Bool { state.withLock { $0.status == nil } }
   /// The exit status, or 128 + the signal that ended it; nil while it runs.
   var status: Int32? { state.withLock { $0.status } }
+  /// The lines that have this in them, as far as they are remembered.
+  func lines(with text: String) -> [String] { state.withLock { $0.lines.filter { $0.contains(text) } } }
+
   var lastLines: [String] { state.withLock { Array($0.lines.suffix(5)) } }
 
   /// Writes a line to its standard input.

@@ -34,7 +34,8 @@ package struct HandoverBench: Sendable {
       settings: BenchResult.Settings(
         moves: settings.moves, holdSeconds: settings.hold.seconds, downtimeMilliseconds: settings.downtime.milliseconds,
         rateMbps: settings.rate.megabitsPerSecond, sourceRateMbps: settings.sourceRate.megabitsPerSecond,
-        tickMilliseconds: settings.tick.milliseconds, parked: settings.isParked, seed: settings.seed),
+        tickMilliseconds: settings.tick.milliseconds, parked: settings.isParked, sessions: settings.sessions,
+        multipathLimitSeconds: settings.multipathLimit.seconds, seed: settings.seed),
       cells: cells)
   }
 

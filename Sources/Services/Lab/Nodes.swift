@@ -104,16 +104,22 @@ struct Nodes: Sendable {
     for process in started { try await process.waitForLine("accelerator ready", limit: Nodes.readyLimit) }
   }
 
-  /// - Parameter more: options that only one experiment needs.
-  mutating func startClient(_ settings: LabSettings, _ more: [String] = [], program: String, keyFile: String, folder: RunFolder)
-    async throws
-  {
+  /// - Parameters:
+  ///   - more: options that only one experiment needs.
+  ///   - number: of several clients on the same PC; each has a name and entrances of its own.
+  mutating func startClient(
+    _ settings: LabSettings, _ more: [String] = [], number: Int = 1, program: String, keyFile: String, folder: RunFolder
+  ) async throws {
+    let name = number == 1 ? "pc" : "pc-\(number)"
     let command = [
-      program, "client", "--node", "pc", "--site", Nodes.accessSite, "--vm", "vm=\(Topology.guestAtCenter1):\(Nodes.agentPort)",
+      program, "client", "--node", name, "--site", Nodes.accessSite, "--vm", "vm=\(Topology.guestAtCenter1):\(Nodes.agentPort)",
       "--key-file",
-      keyFile, "--socks", Nodes.socks, "--controller", "\(Topology.controlAddress):\(ControllerClient.port)",
+      keyFile, "--socks", "\(Topology.pcAddress):\(Nodes.socksPort + number - 1)", "--controller",
+      "\(Topology.controlAddress):\(ControllerClient.port)",
     ]
-    let client = try ChildProcess("client", Topology.pc.command(command + Nodes.window(settings) + more), log: folder.file("client.log"))
+    let client = try ChildProcess(
+      number == 1 ? "client" : "client \(number)", Topology.pc.command(command + Nodes.window(settings) + more),
+      log: folder.file(number == 1 ? "client.log" : "client-\(number).log"))
     all.append(client)
     try await client.waitForLine("client ready", limit: Nodes.readyLimit)
   }
