@@ -103,8 +103,8 @@ private final class AgentState {
   /// Sessions that have not acknowledged an announcement yet.
   private var unacknowledged: [IPAddress: Set<ObjectIdentifier>] = [:]
   private var activeAddress: IPAddress?
-  /// From a move until its figures are told: three round trips of 500 ms.
-  private static let settling = TimeAmount.milliseconds(1_500)
+  /// From a move until its figures are told: what is sent again goes out with the switch, as fast as the new carrier takes it.
+  private static let settling = TimeAmount.milliseconds(500)
   private var roll = SessionRoll()
   private var watch: AddressWatch?
   /// Addresses that the machine has got since the agent began, without a word of the controller: announced, since clients may need them when it moves unplanned.

@@ -17,7 +17,7 @@ struct BenchRun: Sendable {
   private static let leastSettling = TimeSpan.milliseconds(300 as Int64)
   /// With losses a stream may stand still for some retransmission timeouts.
   private static let flowLimit = TimeSpan.seconds(60 as Int64)
-  /// Until the rate is back and the agent has told its figures (1.5 s after the move).
+  /// Until the rate is back and the agent has told its figures (0.5 s after the move).
   private static let recoveryLimit = TimeSpan.seconds(10 as Int64)
 
   private let settings: BenchSettings
