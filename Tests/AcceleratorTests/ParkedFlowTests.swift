@@ -15,6 +15,7 @@ extension Loopback {
         let (listener, port) = try Socket.listen()
         let agent = Endpoint(address: IPAddress("127.0.0.1")!, port: port)
         pair.b.handle(.expect(agent: agent, holdMilliseconds: hold))
+        _ = try await pair.b.flowCount()  // answered behind the order: a busy loop reads its sockets first
         let client = try await onThread {
           let client = try Socket.connect(pair.entrance)
           try client.write(Array("CONNECT \(agent) HTTP/1.1\r\n\r\nfirst flight".utf8))

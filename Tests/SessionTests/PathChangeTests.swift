@@ -100,6 +100,7 @@ struct Tunnel: Sendable {
   /// PREPARE for a place, until the first flight is parked at b.
   func park(_ place: Int, _ journey: Journey) async throws {
     b.handle(.expect(agent: journey.place(place), holdMilliseconds: 60_000))
+    _ = try await b.flowCount()  // answered behind the order: a busy loop reads its sockets first
     try await journey.prepare(place, path: path)
     let until = ContinuousClock.now + .seconds(10)
     while try await b.flowCount() == 0 {
