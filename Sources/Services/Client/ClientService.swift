@@ -141,7 +141,7 @@ private final class ClientState {
   private let agents: [Endpoint]
   private let loop: any EventLoop
   private let logger: Logger
-  private var sessions: [MachineID: ClientSession] = [:]
+  private(set) var sessions: [MachineID: ClientSession] = [:]
   private var link: ControlLink?
   private var monitor: PathMonitor?
   private var addresses: AddressWatch?
@@ -194,7 +194,8 @@ private final class ClientState {
     let bound = NIOLoopBound(self, eventLoop: loop)
     let timeout = loop.scheduleTask(in: .nanoseconds(span.nanoseconds)) {
       guard let (machine, agent) = bound.value.firstWithoutSession else { return }
-      limit.fail(ClientError.agentUnreachable(machine, agent, reason: "no session within \(span.seconds) s"))
+      let trouble = bound.value.sessions[machine]?.lastTrouble.map { ", and the last try said: \($0)" } ?? ""
+      limit.fail(ClientError.agentUnreachable(machine, agent, reason: "no session within \(span.seconds) s\(trouble)"))
     }
     EventLoopFuture.andAllSucceed(opened, on: loop).cascade(to: limit)
     return limit.futureResult.always { _ in timeout.cancel() }

@@ -173,6 +173,7 @@ extension ClientSession {
   func rollBack(_ agent: Endpoint) {
     recovery.withdraw(agent.address)
     prepared = nil
+    hasStopped = false
     dropParked("the machine stays where it was")
     unfreeze()
     if recovery.turnBack(from: agent) {

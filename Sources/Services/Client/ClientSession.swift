@@ -55,6 +55,10 @@ final class ClientSession {
   var attempt: Attempt?
   var activeCarrier: CarrierID?
   private(set) var isFrozen = false
+  /// FREEZE has come, and neither GO nor ROLL BACK: the machine does not run where the carrier leads.
+  var hasStopped = false
+  /// Why the last try to open a session came to nothing.
+  private(set) var lastTrouble: String?
   private var thaw: Scheduled<Void>?
   private var opening: EventLoopPromise<Void>?
   /// Closed for good: stopped, or never opened.
@@ -128,7 +132,9 @@ final class ClientSession {
       }
       switch result {
       case .success(let carrier): self.begin(on: carrier)
-      case .failure where self.opensPatiently: self.lookForIt()
+      case .failure(let error) where self.opensPatiently:
+        self.lastTrouble = describe(error)
+        self.lookForIt()
       case .failure(let error): self.fail(ClientError.agentUnreachable(self.machine, agent, reason: describe(error)))
       }
     }
@@ -174,6 +180,7 @@ final class ClientSession {
         self.openedAt = place
         self.begin(on: dialled)
       case .failure(let error):
+        self.lastTrouble = describe(error)
         self.logger.debug("no new session with machine \(self.machine) yet: \(describe(error))")
         self.recovery.failed()
         self.reopen()
@@ -263,6 +270,7 @@ extension ClientSession {
   }
 
   private func freeze() {
+    hasStopped = true
     guard !isFrozen else { return }
     isFrozen = true
     driver?.suspendTimeouts()
@@ -319,6 +327,7 @@ extension ClientSession {
     let mayShift = !isFrozen && attempt == nil && activeCarrier != nil && place.agent == recovery.confirmed.agent
     unfreeze()
     prepared = nil
+    hasStopped = false
     recovery.head(for: place)
     pendingGo = (epoch, .now())
     if opening != nil || isReopening {  // the new session is opened there, or moved there when it stands
@@ -377,6 +386,8 @@ extension ClientSession {
     case .carrierClosed(let carrier, let reason): lost(carrier, reason)
     case .carrierSilent(let carrier):
       guard carrier == activeCarrier, attempt == nil, !isFrozen else { return }
+      // The flight waits where the machine will be; the far accelerator lets it go when nobody says any more that the machine is coming.
+      if hasStopped, parked?.carrier != nil { return }
       logger.info("the carrier to machine \(machine) is silent: looking for it")
       recovery.search()
       tryNow()
@@ -497,6 +508,7 @@ extension ClientSession {
 
   private func confirmMove(to carrier: CarrierID) {
     activeCarrier = carrier
+    hasStopped = false
     if let parked, parked.carrier?.id == carrier {
       self.parked = nil
       unfreeze()

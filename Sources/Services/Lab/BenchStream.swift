@@ -84,15 +84,16 @@ final class BenchStream: Sendable {
     }
   }
 
-  /// From `resumed` until the first 100 ms in which nine tenths of the rate flow that flowed in the last second before `stopped`; nil if it was not seen.
+  /// From `resumed` until the first 100 ms behind the gap in which nine tenths of the rate flow that flowed in the last second before `stopped`; nil if it was not seen.
   func recovery(stopped: ContinuousClock.Instant, resumed: ContinuousClock.Instant) -> TimeSpan? {
-    let (bins, begin) = state.withLock { ($0.bins, $0.begin) }
+    let (bins, begin, gap) = state.withLock { ($0.bins, $0.begin, $0.gap) }
     func bin(_ at: ContinuousClock.Instant) -> Int { max(0, Int(BenchStream.seconds(at - begin) / BenchStream.binSeconds)) }
     let end = min(bin(stopped), bins.count)
     let before = bins[max(0, end - 100)..<end]
     guard before.count >= BenchStream.window else { return nil }
     let wanted = Double(before.reduce(0, +)) / Double(before.count) * Double(BenchStream.window) * 0.9
-    var first = bin(resumed)
+    // What was under way at STOP still flows a while after a short downtime.
+    var first = bin(max(resumed, gap?.end ?? resumed))
     while first + BenchStream.window <= bins.count {
       if Double(bins[first..<first + BenchStream.window].reduce(0, +)) >= wanted {
         return .seconds(max(0, Double(first) * BenchStream.binSeconds - BenchStream.seconds(resumed - begin)))
