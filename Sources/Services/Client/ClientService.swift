@@ -168,8 +168,9 @@ private final class ClientState {
     }
     var known = AddressWatch.present()
     addresses = AddressWatch(loop: loop) { [unowned self] present in
-      for session in sessions.values { session.addressesChanged(present) }
-      if !known.isSubset(of: present) { self.link?.reconnect(from: nil) }
+      let gone = known.subtracting(present)
+      for session in sessions.values { session.addressesChanged(gone: gone) }
+      if !gone.isEmpty { self.link?.reconnect(from: nil) }
       known = present
     }
     guard let controller = settings.controller else { return }

@@ -75,13 +75,10 @@ extension ClientSession {
 
   // MARK: Its own network
 
-  /// The machine that the client runs on has other addresses than before.
-  func addressesChanged(_ present: Set<IPAddress>) {
+  /// The machine that the client runs on has other addresses than before; these are not there any more.
+  func addressesChanged(gone: Set<IPAddress>) {
     guard !hasEnded else { return }
-    func isGone(_ carrier: CarrierID) -> Bool {
-      guard let local = driver?.localAddress(of: carrier), !local.isLoopback else { return false }
-      return !present.contains(local)
-    }
+    func isGone(_ carrier: CarrierID) -> Bool { driver?.localAddress(of: carrier).map(gone.contains) ?? false }
     recovery.forgetFailures()
     let parkedPlace = parked.flatMap { parked in parked.carrier.map { isGone($0.id) } ?? true ? parked.place : nil }
     let wasShifting = attempt?.isShift == true
