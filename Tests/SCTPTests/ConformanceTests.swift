@@ -29,13 +29,15 @@ func changedInitiation(
 
 @Suite("What RFC 9260 says of the handshake's details")
 struct InitiationTests {
-  @Test("parameters that say nothing to us do not hide those behind them: address types, cookie preservative, adaptation, ECN")
+  @Test(
+    "parameters that say nothing to us do not hide those behind them: address types, unknown ones, cookie preservative, adaptation, ECN")
   func knownParameters() {
     var duo = DatagramDuo()
     duo.tamper = { side, packet in
       guard chunkTypes(packet) == [1] || chunkTypes(packet) == [2] else { return packet }
       return changedInitiation(packet) { bytes in
         bytes.writeRawParameter(12) { $0.writeInteger(UInt16(5)) }
+        bytes.writeRawParameter(8) { $0.writeRawParameter(0xc0fe) { _ in } }
         bytes.writeRawParameter(9) { $0.writeInteger(UInt32(1_000)) }
         bytes.writeRawParameter(0x8000) { _ in }
         bytes.writeRawParameter(0xc006) { $0.writeInteger(UInt32(7)) }

@@ -193,7 +193,8 @@ struct Initiation: Sendable {
     case ParameterType.hostName: namesHost = true
     case ParameterType.supportedAddressTypes:
       while let type = value.readInteger(as: UInt16.self), supportedAddressTypes.count < 8 { supportedAddressTypes.append(type) }
-    case ParameterType.cookiePreservative, ParameterType.adaptationLayer: break  // understood, and of no use here
+    // Understood, and of no use here.
+    case ParameterType.unrecognized, ParameterType.cookiePreservative, ParameterType.adaptationLayer: break
     case ParameterType.random:
       randomLength = value.readableBytes
       randomParameter = parameter
