@@ -68,11 +68,14 @@ extension Association {
   /// The window spans at most 65,535 TSNs (gap blocks have 16 bits).
   private var mayStartNew: Bool {
     guard state == .established || state == .shutdownPending || state == .shutdownReceived else { return false }
-    return sent.count < 65_535 && (octetsInFlight == 0 || octetsInFlight < peerWindow)
+    return sent.count < 65_535 && (mayOverrun || octetsInFlight < peerWindow)
   }
 
-  /// The window may be overrun by one chunk when nothing is in flight (RFC 9260 section 6.1 rule A).
-  private func hasWindow(for octets: Int) -> Bool { octetsInFlight == 0 || octetsInFlight + octets <= peerWindow }
+  private func hasWindow(for octets: Int) -> Bool { mayOverrun || octetsInFlight + octets <= peerWindow }
+
+  /// The window may be overrun by one chunk when nothing is in flight (RFC 9260 section 6.1 rule A). On a reliable carrier only by the TSN that the peer takes whatever its window is, the
+  /// one behind all that it has: behind messages that were given up it may drop it, and no timer would bring it back.
+  private var mayOverrun: Bool { octetsInFlight == 0 && (hasDatagramCarrier || sent.isEmpty) }
 
   private mutating func nextFragmentLength() -> Int? {
     queue.headLength().map { min($0, largestFragment) }
