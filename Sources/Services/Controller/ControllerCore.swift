@@ -48,6 +48,9 @@ actor ControllerCore {
   var homeEpochs: [MachineID: Instant] = [:]
   /// When the tunnel of a path was last ordered to be warmed for a session that runs already.
   var warmedAt: [PathID: Instant] = [:]
+  /// GOs that wait for their turn, and how fast each machine's clients are told.
+  var waitingGo: [NodeID: NodeOrder] = [:]
+  var pacing: [MachineID: GoPacing] = [:]
   private var alarm: (at: Instant, task: Task<Void, Never>)?
 
   init(
@@ -96,8 +99,11 @@ actor ControllerCore {
     case .choosePath(let client):
       if let path = path(of: client, machine: machine, at: now) { trackers[machine]?.choose(path, for: client, at: now) }
     case .order(let order, let audience):
-      for node in recipients(audience, of: machine) { send(order, to: node) }
-    case .go(let token, let migration, let node): send(.go(migration: migration, token: sign(token)), to: node)
+      for node in recipients(audience, of: machine) {
+        dropWaiting(order, for: node)
+        send(order, to: node)
+      }
+    case .go(let token, let migration, let node): sendPaced(.go(migration: migration, token: sign(token)), to: node, of: machine)
     case .goThroughAgent(let token, let migration):
       for node in nodes.agents(of: machine) { send(.go(migration: migration, token: sign(token)), to: node) }
     case .ask(let question, let site): watchers[machine]?[site]?.ask(question)
