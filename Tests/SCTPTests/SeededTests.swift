@@ -66,10 +66,11 @@ struct SeededTests {
     }
   }
 
-  /// What one side sent: full messages on streams 0 to 2, unordered ones on 3, limited ones on 4.
+  /// What one side sent: full messages on streams 0 to 2, unordered ones on 3, limited ones among full ones on 4.
   struct Sent {
     var full: [[ByteBuffer]] = Array(repeating: [], count: 4)
-    var limited: [UInt32] = []
+    /// On stream 4.
+    var mixed: [(number: UInt32, isFull: Bool)] = []
 
     func agrees(with effects: [Effect], _ comment: Comment) {
       let got = Duo.messages(effects)
@@ -78,16 +79,19 @@ struct SeededTests {
         got.filter { $0.stream == stream }.map { $0.text.getInteger(at: $0.text.readerIndex, as: UInt32.self) ?? 0 }
       }
       #expect(numbers(3).sorted() == full[3].map { $0.getInteger(at: 0, as: UInt32.self) ?? 0 }, comment)
-      // In order, each once, and none that was not sent.
+      // In order, each once, none that was not sent, and all that had no limit: what was given up holds nothing up.
       let some = numbers(4)
-      #expect(some == Set(some).intersection(limited).sorted(), comment)
+      #expect(some == Set(some).intersection(mixed.map(\.number)).sorted(), comment)
+      #expect(Set(mixed.filter(\.isFull).map(\.number)).isSubset(of: some), comment)
     }
   }
 
   static func limits(_ random: inout SeededGenerator, at now: Instant) -> Reliability {
-    Bool.random(using: &random)
-      ? .retransmissions(UInt16.random(in: 0...3, using: &random))
-      : .until(now + .milliseconds(Int64.random(in: 0...2_000, using: &random)))
+    switch Int.random(in: 0..<3, using: &random) {
+    case 0: .retransmissions(UInt16.random(in: 0...3, using: &random))
+    case 1: .until(now + .milliseconds(Int64.random(in: 0...2_000, using: &random)))
+    default: .full
+    }
   }
 
   static func text(_ number: inout UInt32, upTo limit: Int, _ random: inout SeededGenerator) -> ByteBuffer {
@@ -132,7 +136,7 @@ struct SeededTests {
             duo.send(
               end, text, stream: UInt16(stream), isUnordered: stream == 3, endOfWrite: Bool.random(using: &random), reliability: limits)
           else { continue }
-          if stream == 4 { sent[side].limited.append(number) } else { sent[side].full[stream].append(text) }
+          if stream == 4 { sent[side].mixed.append((number, limits == .full)) } else { sent[side].full[stream].append(text) }
         }
       case 8, 9:
         let ids = (0..<5).filter { _ in Bool.random(using: &random) }.map { StreamID(UInt16($0)) }
@@ -192,7 +196,7 @@ struct SeededTests {
               text, stream: StreamID(UInt16(stream)), protocolIdentifier: 5, isUnordered: stream == 3, endOfWrite: endsWrite,
               reliability: limits)
           guard isTaken else { continue }
-          if stream == 4 { sent[side].limited.append(number) } else { sent[side].full[stream].append(text) }
+          if stream == 4 { sent[side].mixed.append((number, limits == .full)) } else { sent[side].full[stream].append(text) }
         }
       case 7, 8:
         let ids = (0..<5).filter { _ in Bool.random(using: &random) }.map { StreamID(UInt16($0)) }
