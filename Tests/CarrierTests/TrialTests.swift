@@ -33,10 +33,9 @@ struct TrialTests {
           SCTPEndpoint(configuration: here, mtu: 1_452, isListening: false, loop: loop),
           SCTPEndpoint(configuration: there, mtu: 1_452, isListening: true, loop: loop)
         )
-      let say: (String) -> Void = { line in lines.withLock { $0.append(line) } }
+      let say: (SCTPTrialLine) -> Void = { line in if line.isResult { lines.withLock { $0.append(line.text(at: .zero)) } } }
       return NIOLoopBound(
-        (SCTPTrial(active, a, loop: loop, say: say, tell: { _ in }), SCTPTrial(passive, z, loop: loop, say: say, tell: { _ in }), a, z),
-        eventLoop: loop)
+        (SCTPTrial(active, a, loop: loop, say: say), SCTPTrial(passive, z, loop: loop, say: say), a, z), eventLoop: loop)
     }.get()
     let place = try await loop.submit { () -> EventLoopFuture<Endpoint> in
       let z = bound.value.3
@@ -67,6 +66,53 @@ struct TrialTests {
     try await results.0.get()
     try await results.1.get()
     return lines.withLock { $0 }
+  }
+
+  @Test("moves to another of its addresses as planned, over UDP and TCP, and nothing is lost", arguments: [false, true])
+  func moves(overTCP: Bool) async throws {
+    var settings = SCTPTrialSettings(role: .client)
+    settings.count = 400
+    settings.rate = 2_000
+    settings.streams = 3
+    settings.plan = [(.milliseconds(50 as Int64), .move(from: IPAddress("127.0.0.3"), to: nil))]
+    let lines = try await Self.run(settings, overTCP: overTCP, key: "a shared key")
+    #expect(lines.count == 2 && lines.allSatisfy { $0.contains("400 messages") && $0.contains("; 1 moves") }, "\(lines)")
+  }
+
+  @Test("streams reset in the middle go on from their beginning")
+  func resets() async throws {
+    var settings = SCTPTrialSettings(role: .client)
+    settings.count = 400
+    settings.rate = 2_000
+    settings.streams = 3
+    settings.plan = [(.milliseconds(50 as Int64), .reset([0, 2])), (.milliseconds(80 as Int64), .askToReset([1]))]
+    let lines = try await Self.run(settings, overTCP: false)
+    #expect(lines.count == 2 && lines.allSatisfy { $0.contains("400 messages") }, "\(lines)")
+  }
+
+  @Test("a command is read as it is written, or not at all")
+  func commands() {
+    let address = IPAddress("10.1.0.2")!
+    #expect(SCTPTrialCommand("add 10.1.0.2") == .add(address))
+    #expect(SCTPTrialCommand(" delete  2001:db8::1 ") == .delete(IPAddress("2001:db8::1")!))
+    #expect(SCTPTrialCommand("move 10.1.0.2") == .move(from: address, to: nil))
+    #expect(SCTPTrialCommand("move 10.1.0.2 to 10.1.0.9:7") == .move(from: address, to: Endpoint("10.1.0.9:7")))
+    #expect(SCTPTrialCommand("move to 10.1.0.9:7") == .move(from: nil, to: Endpoint("10.1.0.9:7")))
+    #expect(SCTPTrialCommand("reset 1,65534") == .reset([1, 65_534]))
+    for text in ["", "add", "add here", "move", "move there", "move 10.1.0.2 10.1.0.3", "reset 1,", "reset 70000", "shutdown now", "jump"] {
+      #expect(SCTPTrialCommand(text) == nil, "\(text)")
+    }
+  }
+
+  @Test("a line for programs is one JSON object, whatever words stand in it")
+  func json() throws {
+    var line = try #require(SCTPTrialLine(Effect.peerReported("a \"quoted\" word\\ and a\nline")))
+    line.association = AssociationID(value: 3)
+    #expect(
+      line.json(at: .milliseconds(1_500 as Int64))
+        == #"{"seconds":1.5,"event":"peer-reported","association":3,"reason":"a \"quoted\" word\\ and a\u000aline"}"#)
+    let reset = try #require(SCTPTrialLine(Effect.streamsReset(.incoming, [StreamID(1), StreamID(3)])))
+    #expect(reset.json(at: .zero) == #"{"seconds":0,"event":"reset","direction":"incoming","streams":[1,3]}"#)
   }
 
   @Test("sends messages to an echo and gets each back, over UDP and TCP", arguments: [false, true], [nil, "a shared key"])

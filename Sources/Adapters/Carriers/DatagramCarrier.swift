@@ -27,6 +27,9 @@ package final class DatagramCarrier: ChannelInboundHandler {
   package static let standardMTU = 1_452
   /// Packets that one system call reads.
   private static let batch = 16
+  /// IP_MTU_DISCOVER = IP_PMTUDISC_PROBE (linux/in.h): packets carry DF and may be larger than the kernel believes in, as RFC 8899's probes are.
+  private static let probing = ChannelOptions.Types.SocketOption(level: .ip, name: .init(rawValue: 10))
+  private static let probing6 = ChannelOptions.Types.SocketOption(level: .ipv6, name: .init(rawValue: 23))
   /// 4 MiB for each direction: 80 ms at 400 Mbit/s; the kernel grants what its own limit allows.
   private static let socketBuffer: Int32 = 4 << 20
   /// Between the end of a socket and the next one: a quarter of the least RTO that RFC 9260 allows, so that a link that is back is used before its path counts as failed.
@@ -34,6 +37,7 @@ package final class DatagramCarrier: ChannelInboundHandler {
 
   package private(set) var local: Endpoint
   private let mtu: Int
+  private let probesMTU: Bool
   private let loop: any EventLoop
   private let events: Events
   /// Nil between two sockets: what is written then is lost, as datagrams may be.
@@ -42,24 +46,29 @@ package final class DatagramCarrier: ChannelInboundHandler {
   /// Only the first of a row of failures is told.
   private var hasComplained = false
 
-  private init(_ address: Endpoint, mtu: Int, loop: any EventLoop, events: Events) {
+  private init(_ address: Endpoint, mtu: Int, probesMTU: Bool, loop: any EventLoop, events: Events) {
     local = address
     self.mtu = mtu
+    self.probesMTU = probesMTU
     self.loop = loop
     self.events = events
   }
 
   /// Binds a socket and starts reading it; the future's value belongs to the loop.
   package static func bind(
-    _ address: Endpoint, mtu: Int, loop: any EventLoop, events: Events
+    _ address: Endpoint, mtu: Int, probesMTU: Bool = false, loop: any EventLoop, events: Events
   ) -> EventLoopFuture<NIOLoopBound<DatagramCarrier>> {
-    let carrier = NIOLoopBound(DatagramCarrier(address, mtu: mtu, loop: loop, events: events), eventLoop: loop)
+    let carrier = NIOLoopBound(DatagramCarrier(address, mtu: mtu, probesMTU: probesMTU, loop: loop, events: events), eventLoop: loop)
     return carrier.value.open().map { carrier }
   }
 
   private func open() -> EventLoopFuture<Void> {
     let bound = NIOLoopBound(self, eventLoop: loop)
-    return DatagramBootstrap(group: loop)
+    let probe = local.address.isVersion6 ? Self.probing6 : Self.probing
+    var bootstrap = DatagramBootstrap(group: loop)
+    if probesMTU { bootstrap = bootstrap.channelOption(probe, value: 3) }
+    return
+      bootstrap
       .channelOption(.datagramVectorReadMessageCount, value: Self.batch)
       .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: Self.batch * max(2_048, mtu)))
       .channelOption(.socketOption(.so_rcvbuf), value: .init(Self.socketBuffer))

@@ -18,6 +18,12 @@ package protocol MessageTransport: AnyObject {
   ) -> Bool
   /// Whatever else an association can be told; it is given the time.
   func tell(_ id: AssociationID, _ body: (inout SessionAssociation, Instant) -> Void)
+  /// Packets may come and go at this address of ours from now on.
+  func open(_ address: IPAddress) -> EventLoopFuture<Void>
+  /// Our end goes to `local`, or anywhere if nil, and asks the peer for its data there; the peer is at `remote`, or where it was if nil.
+  func move(_ id: AssociationID, from local: IPAddress?, to remote: Endpoint?) -> EventLoopFuture<Void>
+  /// The ways that packets take now, in words.
+  func ways(of id: AssociationID) -> [String]
   func close()
 }
 

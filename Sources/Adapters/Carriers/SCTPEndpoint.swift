@@ -21,6 +21,10 @@ package final class SCTPEndpoint: MessageTransport {
   private lazy var timer = DeadlineTimer(loop: loop) { [weak self] in self?.ring() }
   private var isDriving = false
   private var isClosed = false
+  /// Of our first socket.
+  private var port: UInt16 = 0
+  /// Further addresses of the peer, which it may not have named itself; they are asked with HEARTBEAT once an association stands.
+  package var furtherRemotes: [Endpoint] = []
 
   package init(configuration: AssociationConfiguration, mtu: Int, isListening: Bool, loop: any EventLoop) {
     self.loop = loop
@@ -46,8 +50,11 @@ package final class SCTPEndpoint: MessageTransport {
         self?.drive()
       },
       failed: { [weak self] in self?.onTrouble($0) })
-    return DatagramCarrier.bind(address, mtu: mtu, loop: loop, events: events).map { carrier in
+    return DatagramCarrier.bind(
+      address, mtu: mtu, probesMTU: engine.configuration.features.pathMTUDiscovery, loop: loop, events: events
+    ).map { carrier in
       bound.value.sockets[carrier.value.local.address] = carrier.value
+      if bound.value.port == 0 { bound.value.port = carrier.value.local.port }
       return carrier.value.local
     }
   }
@@ -57,6 +64,33 @@ package final class SCTPEndpoint: MessageTransport {
     drive()
     return id
   }
+
+  /// At the port of our first socket: a peer looks for all our addresses behind one UDP port.
+  package func open(_ address: IPAddress) -> EventLoopFuture<Void> {
+    if sockets[address] != nil { return loop.makeSucceededVoidFuture() }
+    return bind(Endpoint(address: address, port: port)).map { _ in }
+  }
+
+  package func move(_ id: AssociationID, from local: IPAddress?, to remote: Endpoint?) -> EventLoopFuture<Void> {
+    guard let first = engine.routes(of: id).first, let local else {
+      return loop.makeFailedFuture(SCTPTrialError(description: "say which of our addresses to move to"))
+    }
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    let target = remote.map { loop.makeSucceededFuture($0) } ?? way(from: local, for: id).map { $0 ?? first.remote }
+    return open(local).and(target).map { bound.value.move(id, from: local, to: $0.1) }
+  }
+
+  /// The peer's address that the kernel's routes reach from `local`; nil if none.
+  private func way(from local: IPAddress, for id: AssociationID) -> EventLoopFuture<Endpoint?> {
+    guard let first = engine.routes(of: id).first, let addresses = engine.association(id)?.peerAddresses else {
+      return loop.makeSucceededFuture(nil)
+    }
+    let remotes = addresses.filter { $0.isVersion6 == local.isVersion6 }.map { Endpoint(address: $0, port: first.remote.port) }
+    let sources = remotes.map { DatagramCarrier.source(toward: $0, loop: loop).map { Optional($0) }.flatMapErrorThrowing { _ in nil } }
+    return EventLoopFuture.whenAllSucceed(sources, on: loop).map { sources in zip(remotes, sources).first { $0.1 == local }?.0 }
+  }
+
+  package func ways(of id: AssociationID) -> [String] { engine.routes(of: id).map(\.description) }
 
   package func addPath(from local: IPAddress, to remote: Endpoint, of id: AssociationID) {
     engine.addPath(DatagramRoute(local: local, remote: remote), to: id, at: SessionDriver.now())
@@ -140,8 +174,8 @@ extension SCTPEndpoint {
     let routes = engine.routes(of: id)
     guard let first = routes.first, let association = engine.association(id) else { return }
     let known = association.localAddresses
-    for address in association.peerAddresses where !routes.contains(where: { $0.remote.address == address }) {
-      let remote = Endpoint(address: address, port: first.remote.port)
+    let named = association.peerAddresses.map { Endpoint(address: $0, port: first.remote.port) }
+    for remote in furtherRemotes + named where !routes.contains(where: { $0.remote.address == remote.address }) {
       let bound = NIOLoopBound(self, eventLoop: loop)
       DatagramCarrier.source(toward: remote, loop: loop).whenComplete { result in
         let endpoint = bound.value
@@ -150,7 +184,7 @@ extension SCTPEndpoint {
           let isOurs = endpoint.sockets[local] != nil && known.contains(local)
           guard !endpoint.isClosed, isOurs || local.isVersion6 == first.local.isVersion6 else { return }
           endpoint.addPath(from: isOurs ? local : first.local, to: remote, of: id)
-        case .failure(let error): endpoint.onTrouble("no way to the peer's address \(address): \(describe(error))")
+        case .failure(let error): endpoint.onTrouble("no way to the peer's address \(remote.address): \(describe(error))")
         }
       }
     }

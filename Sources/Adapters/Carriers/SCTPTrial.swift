@@ -2,73 +2,48 @@ import NIOCore
 import SCTP
 import Vocabulary
 
-/// What one trial of SCTP is to do.
-package struct SCTPTrialSettings: Sendable {
-  package enum Role: Sendable {
-    /// Sends back what comes.
-    case echo
-    /// Counts what comes.
-    case sink
-    /// Sends messages, and wants each back as it was.
-    case client
-    /// Sends messages.
-    case source
-  }
-
-  package var role: Role
-  package var size = 1_000
-  package var count = 100
-  package var streams = 1
-  package var isUnordered = false
-  /// The passive roles: end when the first association ends.
-  package var isOnce = false
-
-  package init(role: Role) { self.role = role }
-
-  /// A message larger than the receive window would never be whole at the other end: 16 MiB less its fragments' headers.
-  package static let largestMessage = 15 << 20
-  /// What a client may have under way, so that the echo's way back never stands still for its way there.
-  package static let octetsUnderWay = 8 << 20
-}
-
 /// One role of a trial, on a transport and its event loop.
 package final class SCTPTrial {
-  private let settings: SCTPTrialSettings
-  private let transport: any MessageTransport
-  private let say: (String) -> Void
-  private let tell: (String) -> Void
+  let settings: SCTPTrialSettings
+  let transport: any MessageTransport
+  private let loop: any EventLoop
+  let say: (SCTPTrialLine) -> Void
   private let done: EventLoopPromise<Void>
-  private var counts: [AssociationID: Count] = [:]
+  private(set) var counts: [AssociationID: Count] = [:]
   private var waiting: [(id: AssociationID, stream: StreamID, identifier: UInt32, payload: ByteBuffer)] = []
   private var sent = 0
+  private var sendingBegan = Instant(nanoseconds: 0)
   private var returned = 0
+  /// Of messages that were given up nobody waits for the return.
+  private var abandoned = 0
   private var nextOnStream: [UInt16: Int] = [:]
+  private var hasPlanned = false
+  /// A round trip a second is enough to read, for each association.
+  private var nextRoundTrip: [AssociationID: Instant] = [:]
 
-  private struct Count {
+  struct Count {
     var messages = 0
     var octets = 0
     var began = SessionDriver.now()
-    var statistics = AssociationStatistics()
+    var lastCame: Instant?
+    var longestPause = TimeSpan.zero
   }
 
-  /// - Parameters:
-  ///   - say: takes results, a line each.
-  ///   - tell: takes events, for those who want to see them.
+  /// - Parameter say: takes each line to be printed.
   package init(
-    _ settings: SCTPTrialSettings, _ transport: any MessageTransport, loop: any EventLoop, say: @escaping (String) -> Void,
-    tell: @escaping (String) -> Void
+    _ settings: SCTPTrialSettings, _ transport: any MessageTransport, loop: any EventLoop, say: @escaping (SCTPTrialLine) -> Void
   ) {
     self.settings = settings
     self.transport = transport
+    self.loop = loop
     self.say = say
-    self.tell = tell
     done = loop.makePromise()
     transport.onEvent = { [unowned self] in take($1, of: $0) }
     transport.onAccepted = { [unowned self] id, remote in
       counts[id] = Count()
-      tell("association \(id): accepted from \(remote)")
+      tell(SCTPTrialLine("accepted", "accepted from \(remote)", [("remote", .text(remote))]), id)
     }
-    transport.onTrouble = { tell("refused: \($0)") }
+    transport.onTrouble = { say(SCTPTrialLine("trouble", $0, [("reason", .text($0))])) }
   }
 
   /// Succeeds when the role has done its work; fails with a line for a person.
@@ -79,26 +54,53 @@ package final class SCTPTrial {
 
   package func stop() { done.succeed() }
 
+  func tell(_ line: SCTPTrialLine, _ id: AssociationID? = nil) {
+    var line = line
+    line.association = id
+    say(line)
+  }
+
   private func fail(_ what: String) { done.fail(SCTPTrialError(description: what)) }
 
-  private var isPassive: Bool { settings.role == .echo || settings.role == .sink }
-
   private func take(_ event: Effect, of id: AssociationID) {
-    if case .deliver = event {} else { tell("association \(id): \(event)") }
+    if let line = SCTPTrialLine(event), isWorthTelling(event, id) { tell(line, id) }
     switch event {
     case .established:
       counts[id, default: Count()].began = SessionDriver.now()
+      sendingBegan = SessionDriver.now()
+      carryOutPlan()
       push(id)
     case .sendSpace:
       sendBack()
       push(id)
+    case .abandoned:
+      abandoned += 1
+      finishClient(id)
     case .deliver(let stream, let identifier, let payload): receive(payload, stream, identifier, id)
+    case .streamsReset(.outgoing, _): push(id)
     case .closed: end(id)
     case .failed(let error):
-      if !isPassive { return fail("the association failed: \(error)") }
-      say("association \(id) failed: \(error)")
-      if settings.isOnce { fail("the association failed: \(error)") }
+      counts[id] = nil
+      nextRoundTrip[id] = nil
+      if !settings.role.isPassive || settings.isOnce { fail("the association failed: \(error)") }
     default: break
+    }
+  }
+
+  private func isWorthTelling(_ event: Effect, _ id: AssociationID) -> Bool {
+    guard case .roundTrip = event else { return true }
+    let now = SessionDriver.now()
+    if let next = nextRoundTrip[id], now < next { return false }
+    nextRoundTrip[id] = now + .seconds(1 as Int64)
+    return true
+  }
+
+  private func carryOutPlan() {
+    guard !hasPlanned else { return }
+    hasPlanned = true
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    for (after, command) in settings.plan {
+      loop.scheduleTask(in: .nanoseconds(after.nanoseconds)) { bound.value.carryOut(command) }
     }
   }
 
@@ -107,19 +109,29 @@ package final class SCTPTrial {
   private func payload(_ number: Int) -> ByteBuffer { ByteBuffer(repeating: UInt8(number & 255), count: settings.size) }
 
   private func push(_ id: AssociationID) {
-    guard !isPassive else { return }
+    guard !settings.role.isPassive, sent < settings.count else { return }
     let ahead = max(1, SCTPTrialSettings.octetsUnderWay / settings.size)
-    while sent < settings.count, settings.role == .source || sent - returned < ahead {
+    let now = SessionDriver.now()
+    while sent < settings.count, settings.role == .source || sent - returned - abandoned < ahead {
+      if let rate = settings.rate {
+        let due = sendingBegan + .nanoseconds(Int64(Double(sent) / rate * 1e9))
+        if due > now { return pushLater(id, due - now) }
+      }
       let stream = StreamID(UInt16(sent % settings.streams))
       let isLast = sent + 1 == settings.count
       guard
         transport.send(
-          payload(sent), stream: stream, protocolIdentifier: 7, isUnordered: settings.isUnordered, reliability: .full, endOfWrite: isLast,
-          on: id)
+          payload(sent), stream: stream, protocolIdentifier: 7, isUnordered: settings.isUnordered,
+          reliability: settings.patience.reliability(at: now), endOfWrite: isLast || settings.rate != nil, on: id)
       else { return }
       sent += 1
     }
     if sent == settings.count, settings.role == .source { transport.shutdown(id) }
+  }
+
+  private func pushLater(_ id: AssociationID, _ span: TimeSpan) {
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    loop.scheduleTask(in: .nanoseconds(span.nanoseconds)) { bound.value.push(id) }
   }
 
   private func sendBack() {
@@ -128,9 +140,9 @@ package final class SCTPTrial {
       let next = waiting[index]
       guard
         transport.send(
-          next.payload, stream: next.stream, protocolIdentifier: next.identifier, isUnordered: settings.isUnordered, reliability: .full,
-          endOfWrite: true,
-          on: next.id) || transport.association(next.id) == nil
+          next.payload, stream: next.stream, protocolIdentifier: next.identifier, isUnordered: settings.isUnordered,
+          reliability: settings.patience.reliability(at: SessionDriver.now()), endOfWrite: true, on: next.id)
+          || transport.association(next.id) == nil
       else { break }
       index += 1
     }
@@ -140,46 +152,73 @@ package final class SCTPTrial {
   // MARK: Receiving
 
   private func receive(_ payload: ByteBuffer, _ stream: StreamID, _ identifier: UInt32, _ id: AssociationID) {
-    counts[id]?.messages += 1
-    counts[id]?.octets += payload.readableBytes
+    var count = counts[id] ?? Count()
+    let now = SessionDriver.now()
+    count.messages += 1
+    count.octets += payload.readableBytes
+    count.longestPause = max(count.longestPause, count.lastCame.map { now - $0 } ?? .zero)
+    count.lastCame = now
+    counts[id] = count
     switch settings.role {
     case .sink, .source: break
     case .echo:
       waiting.append((id, stream, identifier, payload))
       sendBack()
     case .client:
-      let number = nextOnStream[stream.value] ?? Int(stream.value)
-      nextOnStream[stream.value] = number + settings.streams
-      guard payload.readableBytes == settings.size, settings.isUnordered || payload == self.payload(number) else {
-        return fail("message \(number) on stream \(stream) came back changed: \(payload.readableBytes) octets")
-      }
+      if let complaint = complaint(payload, stream) { return fail(complaint) }
       returned += 1
-      if returned == settings.count { transport.shutdown(id) } else { push(id) }
+      push(id)
+      finishClient(id)
     }
+  }
+
+  /// The message must be the stream's next one; where messages may be given up, or have no order, it must be some message of the stream.
+  private func complaint(_ payload: ByteBuffer, _ stream: StreamID) -> String? {
+    var number = nextOnStream[stream.value] ?? Int(stream.value)
+    if case .endless = settings.patience, !settings.isUnordered {
+      nextOnStream[stream.value] = number + settings.streams
+      return payload == self.payload(number)
+        ? nil : "message \(number) on stream \(stream) came back changed: \(payload.readableBytes) octets"
+    }
+    number = Int(stream.value)
+    while number < sent {
+      if payload == self.payload(number) { return nil }
+      number += settings.streams
+    }
+    return "a message on stream \(stream) came back changed: \(payload.readableBytes) octets"
+  }
+
+  private func finishClient(_ id: AssociationID) {
+    guard settings.role == .client, sent == settings.count, returned + abandoned >= settings.count else { return }
+    transport.shutdown(id)
   }
 
   private func end(_ id: AssociationID) {
     let count = counts.removeValue(forKey: id) ?? Count()
-    let statistics = transport.association(id)?.statistics ?? count.statistics
+    nextRoundTrip[id] = nil
+    let statistics = transport.association(id)?.statistics ?? AssociationStatistics()
     let seconds = max((SessionDriver.now() - count.began).seconds, 1e-6)
-    let octets = settings.role == .source ? sent * settings.size : count.octets
-    let messages = settings.role == .source ? sent : count.messages
+    let isSource = settings.role == .source
+    let octets = isSource ? sent * settings.size : count.octets
+    let messages = isSource ? sent : count.messages
     let rate = Double(octets) * 8 / seconds / 1e6
-    let verb = settings.role == .source ? "sent" : settings.role == .client ? "came back" : "received"
-    say(
-      "association \(id): \(messages) messages, \(octets) octets \(verb) in \(Self.rounded(seconds)) s (\(Self.rounded(rate)) Mbit/s); "
-        + "\(statistics.chunksRetransmitted) chunks sent again, \(statistics.duplicatesReceived) received twice")
-    if settings.role == .client, returned < settings.count {
-      return fail("the peer shut down after \(returned) of \(settings.count) messages")
+    let verb = isSource ? "sent" : settings.role == .client ? "came back" : "received"
+    let pause = count.longestPause.seconds * 1_000
+    tell(
+      SCTPTrialLine(
+        "result",
+        "\(messages) messages, \(octets) octets \(verb) in \(SCTPTrialLine.rounded(seconds)) s (\(SCTPTrialLine.rounded(rate)) Mbit/s); "
+          + "\(statistics.chunksRetransmitted) chunks sent again, \(statistics.duplicatesReceived) received twice, \(abandoned) messages given up; "
+          + (isSource ? "" : "longest pause \(SCTPTrialLine.rounded(pause)) ms; ") + "\(statistics.moves) moves",
+        [
+          ("messages", .number(Double(messages))), ("octets", .number(Double(octets))), ("duration", .number(seconds)),
+          ("megabitsPerSecond", .number(rate)), ("chunksSentAgain", .number(Double(statistics.chunksRetransmitted))),
+          ("receivedTwice", .number(Double(statistics.duplicatesReceived))), ("abandoned", .number(Double(abandoned))),
+          ("longestPauseMilliseconds", .number(pause)), ("moves", .number(Double(statistics.moves))),
+        ], isResult: true), id)
+    if settings.role == .client, returned + abandoned < settings.count {
+      return fail("the association was shut down after \(returned) of \(settings.count) messages")
     }
-    if !isPassive || settings.isOnce { done.succeed() }
+    if !settings.role.isPassive || settings.isOnce { done.succeed() }
   }
-
-  /// Three digits behind the point.
-  private static func rounded(_ value: Double) -> String { "\((value * 1_000).rounded() / 1_000)" }
-}
-
-/// Why a trial failed, in words.
-package struct SCTPTrialError: Error, CustomStringConvertible {
-  package var description: String
 }
