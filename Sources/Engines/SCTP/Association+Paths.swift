@@ -82,6 +82,12 @@ extension Association {
     if let octets = carriers[id]?.path?.mtu { effects.append(.packetSizeChanged(id, octets: octets)) }
   }
 
+  /// The peer has no room and says so: what it does not take is no error of any path, however often it is tried (RFC 9260 section 6.1, rule A).
+  mutating func forgiveErrors() {
+    associationErrors = 0
+    for id in sortedCarriers where (carriers[id]?.path?.inFlight ?? 0) > 0 { carriers[id]?.path?.errors = 0 }
+  }
+
   mutating func revive(_ id: CarrierID, _ path: inout PathState, at now: Instant) {
     path.status = .active
     path.packetSize.begin(at: now)

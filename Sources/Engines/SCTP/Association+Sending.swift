@@ -199,6 +199,7 @@ extension Association {
     peerWindow = Int(window)
     if limitsReliability { advanceAck() }
     if hasDatagramCarrier {
+      if window == 0 { forgiveErrors() }
       if gapAcknowledged > 0 { findReneged(ranges) }
       endSACK(highestGap: last, at: now)
     }
