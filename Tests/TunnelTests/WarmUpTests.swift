@@ -46,7 +46,7 @@ struct WarmUpTests {
     var warmUp = WarmUp(WarmUpTests.request, at: .zero)
     let result = try #require(WarmUpTests.run(&warmUp, from: .zero, keepsWindow: false))
     #expect(!result.isFull)
-    #expect(result.took == WarmUpTests.request.roundTrip * 12)
+    #expect(result.took == WarmUpTests.request.roundTrip * 15)
   }
 
   @Test("leaves the way to data: no padding while there is some")

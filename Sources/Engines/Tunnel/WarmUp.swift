@@ -54,9 +54,9 @@ package struct WarmUp: Sendable {
   static let share = (3, of: 4)
   /// While holding, the window is looked at so often.
   static let check = TimeSpan.seconds(Int64(1))
-  /// Opening takes no longer than this, or 12 round trips, whichever is longer: ten segments double to 10,000 in 10 of them.
+  /// Opening takes no longer than this, or 15 round trips, whichever is longer: with three quarters of it used, a window of ten segments grows 1.75-fold in each, to 10,000 in 13 of them.
   static let longest = TimeSpan.seconds(Int64(3))
-  static let mostRoundTrips: Int64 = 12
+  static let mostRoundTrips: Int64 = 15
   /// Opening again while holding costs up to 2 x bandwidth x delay; so seldom that it stays below 5 % of the rate: 40 round trips.
   static let roundTripsBetween: Int64 = 40
 
