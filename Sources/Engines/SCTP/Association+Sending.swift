@@ -252,7 +252,6 @@ extension Association {
   /// Everything that was sent and that the peer has not got goes out again: its carrier is gone, or fenced, and on the new one nothing has been sent yet.
   mutating func loseAllInFlight() {
     for index in sent.indices where sent[index].isOnTheWay {
-      statistics.octetsUnderWayAtMoves += sent[index].chunk.payload.readableBytes
       leaveFlight(sent[index])
       sent[index].isLost = true
       lostCount += 1

@@ -176,8 +176,6 @@ package struct AssociationStatistics: Sendable, Hashable {
   package var octetsDelivered = 0
   package var chunksRetransmitted = 0
   package var octetsRetransmitted = 0
-  /// What a carrier that was left had taken with it, as far as was known then: `octetsRetransmitted` on reliable carriers never exceeds it.
-  package var octetsUnderWayAtMoves = 0
   package var duplicatesReceived = 0
   package var fastRetransmits = 0
   /// Expiries of T3-rtx.

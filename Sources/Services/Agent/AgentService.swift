@@ -105,6 +105,8 @@ private final class AgentState {
   private var activeAddress: IPAddress?
   /// From a move until its figures are told: what is sent again goes out with the switch, as fast as the new carrier takes it.
   private static let settling = TimeAmount.milliseconds(500)
+  /// What carriers that were left had taken with them, for each session; kept at debug level only.
+  private var underWay: [ObjectIdentifier: Int] = [:]
   private var roll = SessionRoll()
   private var watch: AddressWatch?
   /// Addresses that the machine has got since the agent began, without a word of the controller: announced, since clients may need them when it moves unplanned.
@@ -187,6 +189,7 @@ private final class AgentState {
     case .ended(let reason):
       acceptor.remove(session)
       roll.leave(ObjectIdentifier(session))
+      underWay[ObjectIdentifier(session)] = nil
       for address in unacknowledged.keys { acknowledged(address, by: session) }  // it will not any more
       logger.info("session ended: \(reason ?? "by its client")", metadata: ["sessions": "\(acceptor.count)"])
     case .peerAnnounced, .peerWithdrew, .withdrawn, .roundTrip, .agentForgot: break
@@ -196,14 +199,15 @@ private final class AgentState {
   /// For those who measure: what moves have cost so far, once this one is through.
   private func tellFigures(of session: SessionDriver) {
     guard logger.logLevel <= .debug else { return }
-    let logger = self.logger
-    let bound = NIOLoopBound(session, eventLoop: loop)
+    let id = ObjectIdentifier(session)
+    underWay[id, default: 0] += session.association.octetsToSendAgain
+    let bound = NIOLoopBound((state: self, session: session), eventLoop: loop)
     _ = loop.scheduleTask(in: AgentState.settling) {
-      let figures = bound.value.association.statistics
-      let session = String(bound.value.association.localVerificationTag, radix: 16)
-      logger.debug(
-        "moves so far: session \(session) moves \(figures.moves) again \(figures.octetsRetransmitted) under-way \(figures.octetsUnderWayAtMoves)"
-      )
+      let (state, session) = bound.value
+      guard let underWay = state.underWay[id] else { return }
+      let figures = session.association.statistics
+      let name = String(session.association.localVerificationTag, radix: 16)
+      state.logger.debug("moves so far: session \(name) moves \(figures.moves) again \(figures.octetsRetransmitted) under-way \(underWay)")
     }
   }
 
