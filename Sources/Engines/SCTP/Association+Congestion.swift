@@ -55,8 +55,8 @@ extension Association {
   }
 
   /// Growth, fast retransmit and T3 of every path, once the SACK has been read.
-  mutating func endSACK(highestGap: Int, at now: Instant) {
-    findMissing(below: highestGap)
+  mutating func endSACK(_ blocks: [ClosedRange<Int>], at now: Instant) {
+    findMissing(between: blocks)
     var hasProgress = false
     for id in sortedCarriers {
       guard var path = carriers[id]?.path else { continue }
@@ -83,8 +83,17 @@ extension Association {
   }
 
   /// Three reports from chunks that were sent later on the same path mark a chunk as lost: a switch of paths makes no burst (facts of section 7.2.4).
-  private mutating func findMissing(below highestGap: Int) {
-    for index in 0..<min(highestGap, sent.count) {
+  /// Only what lies between the blocks is looked at: of tens of thousands of small messages above a gap a few are missing.
+  private mutating func findMissing(between blocks: [ClosedRange<Int>]) {
+    var next = 0
+    for block in blocks {
+      findMissing(in: next..<max(next, min(block.lowerBound - 1, sent.count)))
+      next = block.upperBound
+    }
+  }
+
+  private mutating func findMissing(in indices: Range<Int>) {
+    for index in indices {
       let chunk = sent[index]
       guard chunk.isOnTheWay, !chunk.wasFastRetransmitted,
         let path = carriers[chunk.carrier]?.path, path.latestAcked > chunk.order

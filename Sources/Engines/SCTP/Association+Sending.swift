@@ -201,7 +201,7 @@ extension Association {
     if hasDatagramCarrier {
       if window == 0 { forgiveErrors() }
       if gapAcknowledged > 0 { findReneged(ranges) }
-      endSACK(highestGap: last, at: now)
+      endSACK(ranges, at: now)
     }
     advanceShutdown(at: now)
     tellSendSpace()
