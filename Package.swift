@@ -110,12 +110,12 @@ let services: [Target] = [
 ]
 
 let apps: [Target] = [
-  layer("App", "CommandSupport", ["Agent", "Vocabulary", argumentParser, logging]),
+  layer("App", "CommandSupport", ["Agent", "Enrolment", "Sockets", "Vocabulary", argumentParser, logging]),
   .executableTarget(
     name: "longhaul",
     dependencies: [
       "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "LinuxNetwork", "ControlLink", "Authentication", "Carriers",
-      "Certificates", "Enrolment", "SCTP", "Sockets",
+      "Certificates", "Enrolment", "Sealing", "SCTP", "Sockets",
       "WANEmulation", "Control", "Vocabulary",
       argumentParser, logging, nioCore, nioPosix,
     ],

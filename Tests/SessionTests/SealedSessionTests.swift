@@ -178,7 +178,7 @@ struct SealedSessionTests {
     let authority = try TestAuthority()
     let other = try TestAuthority()
     let stranger = try await Self.refusal(agent: try authority.node("agent/vm"), client: try other.node("client/laptop"))
-    #expect(stranger.client.contains("refused the session") && stranger.client.contains("CA"), "\(stranger.client)")
+    #expect(stranger.client.contains("no sealed session with machine vm") && stranger.client.contains("CA"), "\(stranger.client)")
     await #expect {
       try await Self.refusal(agent: try authority.node("agent/vm"), client: try authority.node("accelerator/a"))
     } throws: {
@@ -193,7 +193,7 @@ struct SealedSessionTests {
     let client = try authority.node("client/laptop")
     _ = try authority.authority.revoke("client/laptop")
     let refused = try await Self.refusal(agent: try authority.node("agent/vm"), client: client)
-    #expect(refused.client.contains("refused the session"), "\(refused.client)")
+    #expect(refused.client.contains("no sealed session with machine vm"), "\(refused.client)")
     #expect(refused.agent.has("revoked"), "\(refused.agent.all)")
   }
 

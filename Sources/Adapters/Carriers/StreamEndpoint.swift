@@ -2,6 +2,7 @@ import Authentication
 import NIOCore
 import NIOPosix
 import SCTP
+import Sealing
 import Sockets
 import Vocabulary
 
@@ -46,9 +47,12 @@ package final class StreamEndpoint: MessageTransport {
   private var lastID: UInt64 = 0
   private var lastCarrier: UInt64 = 0
   private var servers: [any Channel] = []
+  private let secret: SessionSecret?
 
-  package init(configuration: AssociationConfiguration, loop: any EventLoop) {
+  /// - Parameter secret: both ends have it, and every carrier is sealed with it: for benchmarks, since carriers of one number share their keys. Nil: nothing is sealed.
+  package init(configuration: AssociationConfiguration, secret: SessionSecret? = nil, loop: any EventLoop) {
     self.configuration = configuration
+    self.secret = secret
     self.loop = loop
     listener = SessionListener(
       configuration: configuration, authenticator: CryptoAuthenticator(), cookieSecret: EndpointKey.randomOctets(32),
@@ -61,7 +65,7 @@ package final class StreamEndpoint: MessageTransport {
     return ServerBootstrap(group: loop)
       .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
       .childChannelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
-      .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { _ = try bound.value.add(channel) } }
+      .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { _ = try bound.value.add(channel, isDialled: false) } }
       .bind(host: "\(address.address)", port: Int(address.port))
       .flatMapThrowing { channel in
         guard let local = channel.localAddress?.vocabulary else { throw ChannelError.operationUnsupported }
@@ -144,10 +148,10 @@ extension StreamEndpoint {
         let bootstrap = ClientBootstrap(group: loop).channelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
         return (source.map { bootstrap.bind(to: $0) } ?? bootstrap).connect(host: "\(remote.address)", port: Int(remote.port))
       }
-      .flatMapThrowing { try bound.value.add($0) }
+      .flatMapThrowing { try bound.value.add($0, isDialled: true) }
   }
 
-  private func add(_ channel: any Channel) throws -> CarrierID {
+  private func add(_ channel: any Channel, isDialled: Bool) throws -> CarrierID {
     guard connections.count < Self.maximumConnections, let local = channel.localAddress?.vocabulary,
       let remote = channel.remoteAddress?.vocabulary
     else { throw ChannelError.ioOnClosedChannel }
@@ -163,6 +167,10 @@ extension StreamEndpoint {
           self?.driveOwner(of: $0.id) { $0.carrierWritable($1, isWritable) }
         },
         closed: { [weak self] in self?.closed($0.id, $1) }))
+    if let secret {
+      carrier.seal(with: secret.sealer(carrier: 1, isDialled ? .toAgent : .toClient))
+      carrier.expectSealed(by: secret.opener(carrier: 1, isDialled ? .toClient : .toAgent))
+    }
     connections[id] = Connection(carrier: carrier, local: local.address, remote: remote)
     try channel.pipeline.syncOperations.addHandler(carrier)
     return id

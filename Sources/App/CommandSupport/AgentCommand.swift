@@ -13,9 +13,7 @@ package struct AgentCommand: AsyncParsableCommand {
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
   package var keyFile: String?
 
-  @Option(
-    help: "The folder with this node's certificate (see `longhaul pki`): sessions are sealed, and only among nodes with certificates.")
-  package var certificates: String?
+  @OptionGroup package var certificate: CertificateOptions
 
   @Option(help: "The machine's name, as clients use it.")
   package var machine: MachineID
@@ -37,7 +35,7 @@ package struct AgentCommand: AsyncParsableCommand {
   package init() {}
 
   package func validate() throws {
-    if keyFile == nil, certificates == nil {
+    if keyFile == nil, certificate.certificates == nil {
       throw ValidationError("--certificates DIR or --key-file FILE is missing (see `longhaul pki` and `longhaul keygen`)")
     }
     if let carrierWindow, !(4_096...(1 << 30)).contains(carrierWindow) {
@@ -47,10 +45,12 @@ package struct AgentCommand: AsyncParsableCommand {
 
   package func run() async throws {
     let settings = AgentSettings(
-      listen: listen, keyFile: keyFile, certificates: certificates, machine: machine, node: node, controller: controller,
+      listen: listen, keyFile: keyFile, certificates: certificate.certificates, machine: machine, node: node, controller: controller,
       addresses: address,
       carrierWindow: carrierWindow)
     let service = AgentService(settings: settings, logger: log.logger("agent"))
+    let upkeep = certificate.upkeep(logger: log.logger("agent"))
+    defer { upkeep?.cancel() }
     try await runUntilSignalled { try await service.run() }
   }
 }

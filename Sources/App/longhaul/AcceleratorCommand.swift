@@ -17,8 +17,7 @@ struct AcceleratorCommand: AsyncParsableCommand {
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
   var keyFile: String
 
-  @Option(help: "The folder with this node's certificate (see `longhaul pki`), for a controller that wants one.")
-  var certificates: String?
+  @OptionGroup var certificate: CertificateOptions
 
   @Option(help: "Where applications and clients come in by HTTP CONNECT, ADDRESS:PORT.")
   var entrance: Endpoint?
@@ -70,12 +69,14 @@ struct AcceleratorCommand: AsyncParsableCommand {
 
   func run() async throws {
     let service = AcceleratorService(settings: settings, logger: log.logger("accelerator"))
+    let upkeep = certificate.upkeep(logger: log.logger("accelerator"))
+    defer { upkeep?.cancel() }
     try await runUntilSignalled { try await service.run() }
   }
 
   private var settings: AcceleratorSettings {
     AcceleratorSettings(
-      node: node, site: site, keyFile: keyFile, certificates: certificates, entrance: entrance, tunnel: tunnel, probe: probe, peers: peers,
+      node: node, site: site, keyFile: keyFile, certificates: certificate.certificates, entrance: entrance, tunnel: tunnel, probe: probe, peers: peers,
       routes: routes,
       rateLimit: rateLimit.map { .megabitsPerSecond($0) }, controller: controller, loops: loops, connectionsPerPeer: connections,
       compresses: !isPlain)

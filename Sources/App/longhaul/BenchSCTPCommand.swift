@@ -43,9 +43,9 @@ struct SCTPBenchCommand: AsyncParsableCommand {
     var idle: SessionsBench.Result?
   }
 
-  /// A further carrier (TLS, sealed packets) is one more line here and one more case of `ThroughputBench.CarrierKind`.
+  /// A further carrier is one more line here and one more case of `ThroughputBench.CarrierKind`.
   private static let trials: [(ThroughputBench.CarrierKind, Int)] = [
-    (.tcp, 1_024), (.tcp, 65_536), (.udp, 64), (.udp, 1_200), (.udp, 65_536),
+    (.tcp, 1_024), (.tcp, 65_536), (.sealed, 1_024), (.sealed, 65_536), (.udp, 64), (.udp, 1_200), (.udp, 65_536),
   ]
 
   func run() async throws {

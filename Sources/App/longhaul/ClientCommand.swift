@@ -19,9 +19,7 @@ struct ClientCommand: AsyncParsableCommand {
   @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
   var keyFile: String?
 
-  @Option(
-    help: "The folder with this node's certificate (see `longhaul pki`): sessions are sealed, and only among nodes with certificates.")
-  var certificates: String?
+  @OptionGroup var certificate: CertificateOptions
 
   @Option(help: "Where SOCKS5 is spoken, ADDRESS:PORT.")
   var socks: Endpoint?
@@ -46,7 +44,7 @@ struct ClientCommand: AsyncParsableCommand {
   @OptionGroup var log: LogOptions
 
   func validate() throws {
-    if keyFile == nil, certificates == nil {
+    if keyFile == nil, certificate.certificates == nil {
       throw ValidationError("--certificates DIR or --key-file FILE is missing (see `longhaul pki` and `longhaul keygen`)")
     }
     if machines.isEmpty { throw ValidationError("--vm NAME=ADDRESS:PORT is missing: which machine's agent should the client join?") }
@@ -58,10 +56,12 @@ struct ClientCommand: AsyncParsableCommand {
 
   func run() async throws {
     let settings = ClientSettings(
-      node: node, site: site, machines: machines, keyFile: keyFile, certificates: certificates, socks: socks, httpConnect: httpConnect,
+      node: node, site: site, machines: machines, keyFile: keyFile, certificates: certificate.certificates, socks: socks, httpConnect: httpConnect,
       forwards: forwards,
       controller: controller, carrierWindow: carrierWindow, connectLimit: .seconds(connectLimit))
     let service = ClientService(settings: settings, logger: log.logger("client"))
+    let upkeep = certificate.upkeep(logger: log.logger("client"))
+    defer { upkeep?.cancel() }
     try await runUntilSignalled { try await service.run() }
   }
 }

@@ -30,10 +30,6 @@ extension CertificateRole: ExpressibleByArgument {
   public static var allValueStrings: [String] { allCases.filter { $0 != .authority }.map(\.rawValue) }
 }
 
-extension Location: ExpressibleByArgument {
-  public init?(argument: String) { self.init(argument) }
-}
-
 /// At the CA's machine: where the CA is.
 struct AuthorityOption: ParsableArguments {
   @Option(name: .customLong("ca"), help: "The folder of the CA.")

@@ -3,11 +3,16 @@ import Glibc
 import NIOCore
 import NIOPosix
 import SCTP
+import Sealing
 import Vocabulary
 
 /// One association between two endpoints of this process, and messages of one size over it as fast as they go.
 struct ThroughputBench {
-  enum CarrierKind: String { case tcp, udp }
+  enum CarrierKind: String {
+    case tcp, udp
+    /// TCP with every packet under AES-128-GCM, as in a sealed session.
+    case sealed
+  }
 
   struct Trial {
     var carrier: CarrierKind
@@ -72,9 +77,17 @@ struct ThroughputBench {
     return configuration
   }
 
+  private static let secret: SessionSecret? = SealedSessionID(Array(repeating: 7, count: SealedSessionID.octetCount)).map {
+    SessionSecret(
+      client: Array(repeating: 1, count: SessionSecret.contributionOctets),
+      agent: Array(repeating: 2, count: SessionSecret.contributionOctets),
+      session: $0, clientName: "client/bench", agentName: "agent/bench")
+  }
+
   private static func transport(_ trial: Trial, isListening: Bool, on loop: any EventLoop) -> any MessageTransport {
     switch trial.carrier {
     case .tcp: StreamEndpoint(configuration: configuration, loop: loop)
+    case .sealed: StreamEndpoint(configuration: configuration, secret: secret, loop: loop)
     case .udp:
       SCTPEndpoint(configuration: configuration, mtu: DatagramCarrier.standardMTU, isListening: isListening, loop: loop)
     }

@@ -400,7 +400,7 @@ extension ClientSession {
 
   private func lost(_ carrier: CarrierID, _ reason: String) {
     if opening != nil, !opensPatiently {
-      if let exchangeFailure { return fail(ClientError.sessionRefused(machine, recovery.destination.agent, reason: exchangeFailure)) }
+      if let exchangeFailure { return fail(ClientError.notSealed(machine, recovery.destination.agent, reason: exchangeFailure)) }
       return fail(ClientError.agentUnreachable(machine, recovery.destination.agent, reason: reason))
     }
     if carrier == activeCarrier { activeCarrier = nil }

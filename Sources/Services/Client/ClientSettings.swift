@@ -103,6 +103,8 @@ package enum ClientError: Error, CustomStringConvertible {
   case cannotListen(Endpoint, reason: String)
   case agentUnreachable(MachineID, Endpoint, reason: String)
   case sessionRefused(MachineID, Endpoint, reason: String)
+  /// One side does not take the other's certificate, or the exchange was broken off.
+  case notSealed(MachineID, Endpoint, reason: String)
   case unknownMachine(String, in: String)
   case machineTwice(MachineID)
   case unknownHost(MachineID, Location, reason: String)
@@ -118,6 +120,8 @@ package enum ClientError: Error, CustomStringConvertible {
       "client: no agent of machine \(machine) answers at \(agent): \(reason); is `longhaul agent` running there, and is the address right?"
     case .sessionRefused(let machine, let agent, let reason):
       "client: the agent of machine \(machine) at \(agent) refused the session: \(reason)"
+    case .notSealed(let machine, let agent, let reason):
+      "client: no sealed session with machine \(machine) at \(agent): \(reason); see docs/operations/pki.md"
     case .machineTwice(let machine): "client: --vm names the machine \(machine) twice; leave one"
     case .unknownHost(let machine, let agent, let reason):
       "client: no address found for the agent of machine \(machine) at \(agent): \(reason); correct --vm, or give an address"

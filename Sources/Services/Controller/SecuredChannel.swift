@@ -31,14 +31,21 @@ private final class RefusalLog: ChannelInboundHandler {
 
   private let logger: Logger
   private let remote: String
+  private var isAdmitted = false
 
   init(logger: Logger, remote: String) {
     self.logger = logger
     self.remote = remote
   }
 
+  func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+    if event is PeerAdmitted { isAdmitted = true }
+    context.fireUserInboundEventTriggered(event)
+  }
+
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
     guard error is CertificateError else { return context.fireErrorCaught(error) }
-    logger.warning("connection refused: \(error)", metadata: ["remote": "\(remote)"])
+    // Who has been admitted and leaves without a word is a command that has its answer.
+    logger.log(level: isAdmitted ? .debug : .warning, "connection refused: \(error)", metadata: ["remote": "\(remote)"])
   }
 }
