@@ -105,6 +105,9 @@ private final class AgentState {
   private var activeAddress: IPAddress?
   /// From a move until its figures are told: what is sent again goes out with the switch, as fast as the new carrier takes it.
   private static let settling = TimeAmount.milliseconds(500)
+  /// 50 sessions every 50 ms are 1,000 a second: a handshake of TCP and a first flight cost the agent less than half a millisecond each.
+  private static let toldAtOnce = 50
+  private static let tellingPause = TimeAmount.milliseconds(50)
   /// What carriers that were left had taken with them, for each session; kept at debug level only.
   private var underWay: [ObjectIdentifier: Int] = [:]
   private var roll = SessionRoll()
@@ -211,6 +214,16 @@ private final class AgentState {
     }
   }
 
+  /// Says it to all sessions that have a carrier, not to all at once: those that move come back with a connection each. Whoever gets a GO judges its signature; one that has moved, or has heard of
+  /// it otherwise, passes it over.
+  private func pass(_ message: SessionMessage, to sessions: ArraySlice<SessionDriver>) {
+    for session in sessions.prefix(AgentState.toldAtOnce) where session.association.activeCarrier != nil { session.tell(message) }
+    let rest = sessions.dropFirst(AgentState.toldAtOnce)
+    guard !rest.isEmpty else { return }
+    let bound = NIOLoopBound((state: self, rest: rest), eventLoop: loop)
+    _ = loop.scheduleTask(in: AgentState.tellingPause) { bound.value.state.pass(message, to: bound.value.rest) }
+  }
+
   // MARK: Clients that come back
 
   private func identify(_ session: SessionDriver, as identity: [UInt8]) {
@@ -291,8 +304,7 @@ private final class AgentState {
       }
     case .go(_, let token):
       guard token.machine == settings.machine else { return }
-      // Whoever gets it judges its signature. A client that has moved, or has heard of it otherwise, passes it over.
-      for session in acceptor.all where session.association.activeCarrier != nil { session.tell(SessionMessage(.go, token.octets)) }
+      pass(SessionMessage(.go, token.octets), to: acceptor.all[...])
     case .freeze, .warm, .probe, .expect, .arrived, .withdrawn: break
     }
   }
