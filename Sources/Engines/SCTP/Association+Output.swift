@@ -50,7 +50,11 @@ extension Association {
 
   /// A peer that asks without end and reads nothing must not fill the socket with answers: they wait in their bounded queues, SACK is put off. What leaves whatever the carrier says is ours alone:
   /// one HEARTBEAT, one ASCONF, the handshake, the end.
-  func mayAnswer(on carrier: CarrierID) -> Bool { carriers[carrier].map { $0.isWritable || $0.path != nil } ?? true }
+  @inline(__always)
+  func mayAnswer(on id: CarrierID) -> Bool {
+    guard let carrier = carriers[id] else { return true }
+    return carrier.isWritable || carrier.path != nil
+  }
 
   mutating func appendControl(to builder: inout PacketBuilder, at now: Instant) {
     if controlDue.remove(.cookieAck) != nil { builder.append(.cookieAck) }
@@ -76,14 +80,18 @@ extension Association {
   }
 
   /// A packet begins, with AUTH if the peer wants it for whatever may follow.
+  @inline(__always)
   func startPacket() -> PacketBuilder {
     var builder = PacketBuilder(header, capacity: fragmentLimit)
     if authenticatesAll, let algorithm { builder.appendAuthentication(algorithm, keyIdentifier: configuration.endpointKeyIdentifier) }
     return builder
   }
 
+  @inline(__always)
   func finish(_ builder: consuming PacketBuilder) -> ByteBuffer {
-    let algorithm = builder.algorithm
+    // Most packets have no AUTH, and a closure that reads `self` copies all of it.
+    if builder.authenticationOffset == nil { return builder.finish() }
+    let (algorithm, authenticator, key) = (builder.algorithm, authenticator, key)
     return builder.finish { authenticator.code(algorithm, key: key, $0) }
   }
 }

@@ -17,11 +17,13 @@ extension Association {
   package func congestionWindow(of id: CarrierID) -> Int? { carriers[id]?.path?.window }
 
   /// Octets that a packet on this carrier may have.
+  @inline(__always)
   func packetLimit(of id: CarrierID) -> Int {
     min(configuration.maximumPacketSize, carriers[id]?.path?.mtu ?? configuration.maximumPacketSize)
   }
 
   /// Octets that a packet with DATA may have: less on a young carrier.
+  @inline(__always)
   func dataPacketLimit(of id: CarrierID) -> Int {
     let limit = packetLimit(of: id)
     guard let carrier = carriers[id], carrier.path == nil, carrier.octetsCarried < configuration.youngCarrierOctets else { return limit }
@@ -36,10 +38,13 @@ extension Association {
   }
 
   /// A path to the peer's address for new data: the primary, unless it has failed and another has not.
+  @inline(__always)
   var newDataCarrier: CarrierID? {
     guard let active = activeCarrier, let path = carriers[active]?.path, path.status == .failed else { return activeCarrier }
-    return sortedCarriers.first { carriers[$0]?.path?.status == .active } ?? active
+    return anotherCarrier ?? active
   }
+
+  private var anotherCarrier: CarrierID? { sortedCarriers.first { carriers[$0]?.path?.status == .active } }
 
   /// Where lost chunks go: another path if this one's timer has just expired (RFC 9260 section 6.4.1).
   var lostDataCarrier: CarrierID? {

@@ -28,9 +28,11 @@ extension Association {
   package mutating func setWeight(_ weight: UInt16, of stream: StreamID) { queue.setWeight(weight, of: stream) }
 
   /// The header of a DATA chunk, or of an I-DATA chunk.
+  @inline(__always)
   var dataHeader: Int { usesInterleaving ? 20 : 16 }
 
   /// Common header 12, chunk header, and on reliable carriers room for a SACK without gap blocks (16). AUTH where every packet has it.
+  @inline(__always)
   private var largestFragment: Int {
     let rest = hasDatagramCarrier ? (authenticatesAll ? algorithm?.chunkLength ?? 0 : 0) : 16
     return (fragmentLimit & ~3) - 12 - dataHeader - rest
@@ -48,8 +50,10 @@ extension Association {
 
   private mutating func appendNew(to builder: inout PacketBuilder, on carrier: CarrierID, within limit: Int, at now: Instant) {
     if limitsReliability { dropExpired(at: now) }
-    while mayStartNew, let length = nextFragmentLength(), fits(length, in: builder, within: limit), hasWindow(for: length),
-      let chunk = queue.take(upTo: largestFragment)
+    let largest = largestFragment
+    while mayStartNew, let head = queue.headLength(), fits(min(head, largest), in: builder, within: limit),
+      hasWindow(for: min(head, largest)),
+      let chunk = queue.take(upTo: largest)
     {
       write(chunk, nextTSN, to: &builder)
       octetsInFlight += chunk.payload.readableBytes
@@ -66,21 +70,21 @@ extension Association {
   }
 
   /// The window spans at most 65,535 TSNs (gap blocks have 16 bits).
+  @inline(__always)
   private var mayStartNew: Bool {
     guard state == .established || state == .shutdownPending || state == .shutdownReceived else { return false }
     return sent.count < 65_535 && (mayOverrun || octetsInFlight < peerWindow)
   }
 
+  @inline(__always)
   private func hasWindow(for octets: Int) -> Bool { mayOverrun || octetsInFlight + octets <= peerWindow }
 
   /// The window may be overrun by one chunk when nothing is in flight (RFC 9260 section 6.1 rule A). On a reliable carrier only by the TSN that the peer takes whatever its window is, the
   /// one behind all that it has: behind messages that were given up it may drop it, and no timer would bring it back.
+  @inline(__always)
   private var mayOverrun: Bool { octetsInFlight == 0 && (hasDatagramCarrier || sent.isEmpty) }
 
-  private mutating func nextFragmentLength() -> Int? {
-    queue.headLength().map { min($0, largestFragment) }
-  }
-
+  @inline(__always)
   private func fits(_ octets: Int, in builder: PacketBuilder, within limit: Int) -> Bool {
     builder.length + dataHeader + octets + padding(octets) <= limit || builder.isBare
   }
@@ -130,7 +134,9 @@ extension Association {
 
   /// One packet for a datagram carrier: lost chunks where they are to go, else new ones, with the SACK beside them or on its own.
   mutating func datagramPacket(at now: Instant) -> Effect? {
-    let lost = lostCount > 0 ? lostDataCarrier.flatMap { maySendData(on: $0) ? $0 : nil } : nil
+    // No closures here: one that reads `self` copies all of it.
+    var lost: CarrierID?
+    if lostCount > 0, let candidate = lostDataCarrier, maySendData(on: candidate) { lost = candidate }
     guard let target = lost ?? newDataCarrier else { return nil }
     var builder = startPacket()
     appendControl(to: &builder, at: now)
@@ -144,8 +150,8 @@ extension Association {
       return .transmit(finish(builder), on: target)
     }
     // Without DATA it goes where the peer's DATA came from.
-    let answer = lastDataCarrier.flatMap { carriers[$0] == nil ? nil : $0 } ?? target
-    return .transmit(finish(builder), on: answer)
+    if let answer = lastDataCarrier, carriers[answer] != nil { return .transmit(finish(builder), on: answer) }
+    return .transmit(finish(builder), on: target)
   }
 
   private mutating func maySendData(on id: CarrierID) -> Bool {

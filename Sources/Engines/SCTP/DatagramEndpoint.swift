@@ -238,7 +238,7 @@ extension DatagramEndpoint {
   package mutating func nextEffect(at now: Instant) -> DatagramEffect? {
     if let answer = answers.popFirst() { return answer }
     while let id = busy.first {
-      guard let effect = engines[id]?.nextEffect(at: now) else {
+      guard let effect = inspect(id, { $0.nextEffect(at: now) }) ?? nil else {
         busy.removeFirst()
         settle(id)
         continue
@@ -306,7 +306,7 @@ extension DatagramEndpoint {
       packetsDropped += 1
       return
     }
-    engines[id]?.take(packet, on: carrier, at: now)
+    _ = inspect(id) { $0.take(packet, on: carrier, at: now) }
     learnTag(of: id)
     if busy.last != id { busy.append(id) }
   }
