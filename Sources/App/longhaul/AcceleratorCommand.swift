@@ -76,7 +76,8 @@ struct AcceleratorCommand: AsyncParsableCommand {
 
   private var settings: AcceleratorSettings {
     AcceleratorSettings(
-      node: node, site: site, keyFile: keyFile, certificates: certificate.certificates, entrance: entrance, tunnel: tunnel, probe: probe, peers: peers,
+      node: node, site: site, keyFile: keyFile, certificates: certificate.certificates, entrance: entrance, tunnel: tunnel, probe: probe,
+      peers: peers,
       routes: routes,
       rateLimit: rateLimit.map { .megabitsPerSecond($0) }, controller: controller, loops: loops, connectionsPerPeer: connections,
       compresses: !isPlain)

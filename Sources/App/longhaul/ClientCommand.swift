@@ -56,7 +56,8 @@ struct ClientCommand: AsyncParsableCommand {
 
   func run() async throws {
     let settings = ClientSettings(
-      node: node, site: site, machines: machines, keyFile: keyFile, certificates: certificate.certificates, socks: socks, httpConnect: httpConnect,
+      node: node, site: site, machines: machines, keyFile: keyFile, certificates: certificate.certificates, socks: socks,
+      httpConnect: httpConnect,
       forwards: forwards,
       controller: controller, carrierWindow: carrierWindow, connectLimit: .seconds(connectLimit))
     let service = ClientService(settings: settings, logger: log.logger("client"))

@@ -11,7 +11,10 @@ struct ControllerCommand: AsyncParsableCommand {
   @Option(name: .customLong("config"), help: "The settings, a YAML file; docs/operations/controller.md describes it.")
   var settingsFile: String
 
-  @Option(help: "Where `longhaul pki serve` answers, ADDRESS:PORT: the certificate of the settings is renewed, and revocations are fetched, from there.")
+  @Option(
+    help:
+      "Where `longhaul pki serve` answers, ADDRESS:PORT: the certificate of the settings is renewed, and revocations are fetched, from there."
+  )
   var authority: Location?
 
   @OptionGroup var log: LogOptions
