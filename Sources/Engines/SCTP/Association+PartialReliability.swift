@@ -91,9 +91,7 @@ extension Association {
   mutating func retryForward(at now: Instant) {
     guard advancedAck.isAfter(peerCumulativeAck) else { return }
     forwardIsDue = true
-    guard let active = activeCarrier else { return }
-    backOff(active)
-    charge(active, at: now)
+    chargeUnanswered(at: now)
   }
 
   mutating func forwardPacket(on carrier: CarrierID, at now: Instant) -> Effect? {

@@ -80,6 +80,13 @@ extension Association {
     if isSuspended { associationErrors = configuration.paths.associationRetransmissions } else { fail(.peerUnreachable) }
   }
 
+  /// A request beside the DATA was not answered in time. While DATA is on its way its T3 judges the path: two clocks would count each silence twice.
+  mutating func chargeUnanswered(at now: Instant) {
+    guard let active = activeCarrier, let path = carriers[active]?.path, path.retransmission == nil else { return }
+    backOff(active)
+    charge(active, at: now)
+  }
+
   /// Fragments are cut for the smallest path. Those that were cut before, for a larger one, have their TSNs: they leave as they are, and IP has to cut them
   /// (RFC 9260 section 7.3); so an owner forbids that for probes only, see `DatagramEndpoint.isProbe`.
   mutating func packetSizeChanged(on id: CarrierID) {
@@ -170,9 +177,17 @@ extension Association {
       if path.status != .active { revive(id, &path, at: now) }
       carriers[id]?.path = path
       refreshFragmentLimit()
+      if id == activeCarrier { hurryRequests(afterRTO: path.rto, at: now) }
       effects.append(.roundTrip(id, now - heartbeat.sentAt))
     }
     adoptPreferred()
+  }
+
+  /// The path works (again): what was asked in vain is not put off for as long as it had come to. A move that waits for its answer acknowledges no DATA, and the peer would give us up.
+  private mutating func hurryRequests(afterRTO rto: TimeSpan, at now: Instant) {
+    if let at = timers.request, at > now + rto { timers.request = now }
+    if let at = timers.streamRequest, at > now + rto { timers.streamRequest = now }
+    if let at = timers.forward, at > now + rto { timers.forward = now }
   }
 
   mutating func pathHeartbeatPacket(at now: Instant) -> Effect? {

@@ -70,9 +70,7 @@ extension Association {
     guard let outstanding = streamRequests.outstanding else { return }
     streamRequests.outstanding?.mustSend = true
     // A peer that has said "in progress" is alive.
-    guard !outstanding.isInProgress, isOnDatagrams, let active = activeCarrier else { return }
-    backOff(active)
-    charge(active, at: now)
+    if !outstanding.isInProgress { chargeUnanswered(at: now) }
   }
 
   // MARK: Receiving
