@@ -65,11 +65,11 @@ extension ControllerCore {
       guard !ready.isEmpty, let epoch = trackers[machine]?.beginEpoch(atLeast: UInt64(max(0, WallClock.seconds))) else { continue }
       homeEpochs[machine] = now
       for (client, choice) in ready {
-        send(
+        sendPaced(
           .go(
             migration: MigrationID("\(machine)-\(epoch)"),
             token: sign(GoToken(machine: machine, epoch: epoch, agent: place.agent, path: choice, expires: 0))),
-          to: client)
+          to: client, of: machine)
         homecomers.removeAll { $0.client == client && $0.machine == machine }
       }
     }
