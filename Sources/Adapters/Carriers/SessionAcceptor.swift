@@ -35,6 +35,7 @@ package final class SessionAcceptor {
   private let maximumStrangers: Int
   private let budget: DescriptorBudget
   private var nextComplaint = NIODeadline.uptimeNanoseconds(0)
+  private var refusals = LineBudget()
   /// Prepares a new session: its events and its flows.
   private let onSession: (SessionDriver) -> Void
 
@@ -109,7 +110,8 @@ package final class SessionAcceptor {
 
   private func lost(_ id: CarrierID, _ reason: String) {
     guard let stranger = forget(id), sealing != nil else { return }
-    logger.notice("carrier refused: \(reason)", metadata: ["remote": "\(stranger.remote)"])
+    guard refusals.admits(at: .now()) else { return }
+    logger.notice("carrier refused: \(reason)", metadata: ["remote": "\(stranger.remote)", "untold": "\(refusals.takeUntold())"])
   }
 
   func dismiss(_ id: CarrierID, _ reason: String) {

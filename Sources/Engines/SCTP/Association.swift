@@ -349,7 +349,7 @@ extension Association {
 
   /// The endpoint pair shared key, where it comes out of an exchange that ends while INIT is out already. It is needed from INIT ACK on.
   package mutating func provide(endpointKey: [UInt8]) {
-    precondition(state == .cookieWait, "the key belongs to the handshake")
+    guard state == .cookieWait else { return }  // it has failed meanwhile
     configuration.endpointKey = endpointKey
   }
 

@@ -36,21 +36,21 @@ final class ClientSession {
   /// Of a session that is not sealed.
   private let key: EndpointKey?
   /// Nil: the session is not sealed.
-  private let certificates: IdentityKeeper?
+  let certificates: IdentityKeeper?
   /// What the session of `driver` is sealed with; nil until the exchange is over.
-  private var sealed: (id: SealedSessionID, secret: SessionSecret)?
+  var sealed: (id: SealedSessionID, secret: SessionSecret)?
   /// Why the agent or this client broke the exchange off.
-  private var exchangeFailure: String?
+  var exchangeFailure: String?
   /// The session that the driver's exchange opens; other tries may have begun exchanges of their own.
-  private var exchanging: SealedSessionID?
-  private var isAsking = false
-  private let carrierWindow: Int?
+  var exchanging: SealedSessionID?
+  var isAsking = false
+  let carrierWindow: Int?
   private let limits: FlowLimits
   let logger: Logger
   private var random = SystemRandomNumberGenerator()
   var driver: SessionDriver?
   var recovery: Recovery
-  private var lastCarrier: UInt64 = 0
+  var lastCarrier: UInt64 = 0
   private var epoch: UInt64 = 0
   var attempt: Attempt?
   var activeCarrier: CarrierID?
@@ -534,148 +534,6 @@ extension ClientSession {
     attempt = nil
     logger.debug("a try to reach machine \(machine) was given up: \(reason)")
   }
-
-  func dial(
-    _ place: Recovery.Place, answerLimit: TimeAmount = InterceptionLimits.answer, then: @escaping (Result<Dialled, any Error>) -> Void
-  ) {
-    lastCarrier += 1
-    let id = CarrierID(lastCarrier)
-    connect(to: place) { channel, request in
-      then(
-        Result { try Dialled(channel.get(), id: id, request: request, answerLimit: answerLimit, security: self.security(of: id)) })
-    }
-  }
-
-  /// A TCP connection towards the agent there, and what to ask the accelerator for that it leads to.
-  private func connect(to place: Recovery.Place, then: @escaping (Result<any Channel, any Error>, FlowTarget?) -> Void) {
-    var bootstrap = ClientBootstrap(group: loop)
-      .connectTimeout(ClientSession.dialLimit)
-      .channelOption(.writeBufferWaterMark, value: Carrier.waterMarks)
-      .channelOption(.recvAllocator, value: growingReads(upTo: 128 << 10))
-      .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-      .channelOption(CarrierOptions.notSentLowWater, value: SocketOptionValue(Carrier.notSentLowWater))
-    if let carrierWindow {
-      bootstrap =
-        bootstrap
-        .channelOption(.socketOption(.so_rcvbuf), value: SocketOptionValue(carrierWindow))
-        .channelOption(CarrierOptions.windowClamp, value: SocketOptionValue(carrierWindow))
-    }
-    let address: Endpoint
-    let request: FlowTarget?
-    switch place.path {
-    case .direct:
-      address = place.agent
-      request = nil
-    case .accelerated(let entrance, _):
-      address = entrance
-      request = FlowTarget(host: place.agent.address.description, port: place.agent.port)
-    }
-    do {
-      let connecting = try bootstrap.connect(to: SocketAddress(address))
-      connecting.assumeIsolated().whenComplete { then($0, request) }
-    } catch {
-      then(.failure(error), request)
-    }
-  }
-}
-
-// MARK: - Sealing
-
-extension ClientSession {
-  /// The first carrier of a session holds the exchange, the later ones need none.
-  private func security(of id: CarrierID) throws -> Dialled.Security {
-    guard let certificates else { return .open }
-    if driver == nil {
-      let session = SealedSessionID.random()
-      exchangeFailure = nil
-      return .exchange(certificates.current, agent: machine, session: session) { [weak self] outcome in self?.take(outcome, of: session) }
-    }
-    guard let sealed else { throw ExchangeError("the session is being opened still") }
-    return .sealed(sealed.secret, SealedPreface(session: sealed.id, carrier: UInt32(truncatingIfNeeded: id.value)))
-  }
-
-  private func take(_ outcome: ClientExchangeHandler.Outcome, of session: SealedSessionID) {
-    switch outcome {
-    case .opened(let secret):
-      guard session == exchanging else { return }
-      sealed = (session, secret)
-      driver?.provide(endpointKey: secret.associationKey)
-    case .failed(let reason):
-      exchangeFailure = reason
-      logger.warning("no sealed session with machine \(machine): \(reason)")
-    case .known: break
-    }
-  }
-
-  /// Somebody says that the agent does not know this session. Before it is given up, the agent is asked where nobody can answer in its place.
-  private func askAgent() {
-    guard let certificates, let sealed, !isAsking, !hasEnded else { return }
-    isAsking = true
-    connect(to: recovery.next) { [weak self] result, request in
-      guard let self else { return }
-      do {
-        let channel = try result.get()
-        channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in self?.isAsking = false }
-        let pipeline = channel.pipeline.syncOperations
-        if let request { try pipeline.addHandler(ConnectRequestHandler(target: request, limit: InterceptionLimits.answer)) }
-        let current = certificates.current
-        let gate = try current.secure(pipeline, as: .client, expecting: .agent(self.machine.text))
-        let exchange = ClientExchangeHandler(name: current.name, gate: gate, purpose: .ask, session: sealed.id, carrier: nil) {
-          [weak self] outcome in
-          guard let self, self.sealed?.id == sealed.id, case .known(false) = outcome else { return }
-          self.driver?.abort("the agent does not know this session: it was started again")
-        }
-        try pipeline.addHandler(exchange)
-        let bound = NIOLoopBound(channel, eventLoop: self.loop)
-        self.loop.scheduleTask(in: ClientSession.moveLimit) { bound.value.close(promise: nil) }
-      } catch {
-        self.isAsking = false
-        self.logger.debug("the agent of machine \(self.machine) could not be asked: \(describe(error))")
-      }
-    }
-  }
 }
 
 func milliseconds(from: NIODeadline, to: NIODeadline) -> Double { Double((to - from).nanoseconds) / 1e6 }
-
-/// A connection that stands, with its carrier in place.
-struct Dialled {
-  var carrier: Carrier
-  var local: IPAddress
-  var remote: IPAddress
-  /// The sealed session that the exchange on this carrier opens.
-  var session: SealedSessionID?
-
-  /// What guards a new carrier.
-  enum Security {
-    case open
-    case exchange(NodeIdentity, agent: MachineID, session: SealedSessionID, onOutcome: (ClientExchangeHandler.Outcome) -> Void)
-    case sealed(SessionSecret, SealedPreface)
-  }
-
-  /// Makes a carrier of a connected channel. Behind a CONNECT request the first flight need not wait for the answer.
-  init(_ channel: any Channel, id: CarrierID, request: FlowTarget?, answerLimit: TimeAmount, security: Security) throws {
-    guard let local = channel.localAddress?.vocabulary, let remote = channel.remoteAddress?.vocabulary else {
-      throw ChannelError.alreadyClosed
-    }
-    carrier = Carrier(
-      id: id, events: Carrier.Events(packet: { _, _ in }, readComplete: { _ in }, writability: { _, _ in }, closed: { _, _ in }))
-    let pipeline = channel.pipeline.syncOperations
-    if let request { try pipeline.addHandler(ConnectRequestHandler(target: request, limit: answerLimit)) }
-    switch security {
-    case .open: break
-    case .exchange(let identity, let agent, let session, let onOutcome):
-      self.session = session
-      let gate = try identity.secure(pipeline, as: .client, expecting: .agent(agent.text))
-      try pipeline.addHandler(
-        ClientExchangeHandler(
-          name: identity.name, gate: gate, purpose: .open, session: session, carrier: carrier, onOutcome: onOutcome))
-    case .sealed(let secret, let preface):
-      carrier.seal(with: secret.sealer(carrier: preface.carrier, .toAgent), preface: preface)
-      carrier.expectSealed(by: secret.opener(carrier: preface.carrier, .toClient))
-    }
-    try pipeline.addHandler(carrier)
-    self.local = local.address
-    self.remote = remote.address
-  }
-}
