@@ -37,24 +37,28 @@ struct RestartTests {
   }
 
   @Test("ends the flows that it does not know, and its clients open new sessions by themselves")
-  func restart() async throws {
+  func restart() async throws { try await Self.restart() }
+
+  /// An agent crashes and is started again while a flow is open: the flow ends with a RST, and the next one gets a new session. The folders are those of certificates; nil: not sealed.
+  static func restart(agentCertificates: String? = nil, clientCertificates: String? = nil) async throws {
     var logger = Road.quiet
     logger.logLevel = .critical  // the end of the session is what is wanted here
     let keyFile = try Road.keyFile()
     defer { try? FileManager.default.removeItem(atPath: keyFile) }
-    let first = try await Self.startAgent(at: Endpoint("127.0.0.1:0")!, keyFile: keyFile)
+    let first = try await Self.startAgent(
+      at: Endpoint("127.0.0.1:0")!, keyFile: keyFile, certificates: agentCertificates)
     let wire = try Wire(to: first.at.port)
     let client = ClientService(
       settings: ClientSettings(
         node: "client", machines: [.init(name: "vm", agent: Endpoint("127.0.0.1:\(wire.port)")!)], keyFile: keyFile,
-        socks: Endpoint("127.0.0.1:0")!), logger: logger)
+        certificates: clientCertificates, socks: Endpoint("127.0.0.1:0")!), logger: logger)
     let (ready, isReady) = AsyncStream.makeStream(of: ClientEntrances.self)
     let running = Task { try await client.run { isReady.yield($0) } }
     var entrances = ready.makeAsyncIterator()
     let socks = try #require(await entrances.next()?.socks).port
     let (service, port) = try Socket.listen()
 
-    let old = try await Self.openFlow(socks, to: port)
+    let old = try await openFlow(socks, to: port)
     let peer = try await onThread { try service.accept() }
     try peer.write([1])
     #expect(try await onThread { try old.read(exactly: 1) } == [1])
@@ -63,10 +67,10 @@ struct RestartTests {
     wire.setDown(true)
     first.task.cancel()
     try? await first.task.value
-    let second = try await Self.startAgent(at: first.at, keyFile: keyFile)
+    let second = try await Self.startAgent(at: first.at, keyFile: keyFile, certificates: agentCertificates)
     wire.setDown(false)
     #expect(try await onThread { try old.endsWithReset() })
-    let new = try await Self.openFlow(socks, to: port)
+    let new = try await openFlow(socks, to: port)
     let newPeer = try await onThread { try service.accept() }
     try newPeer.write([2])
     #expect(try await onThread { try new.read(exactly: 1) } == [2])

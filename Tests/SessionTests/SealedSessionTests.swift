@@ -8,25 +8,6 @@ import Vocabulary
 
 @Suite("A sealed session", .serialized, .timeLimit(.minutes(2)))
 struct SealedSessionTests {
-  /// One flow through `road`, with `up` sent by the application; returns what the service got.
-  static func send(_ up: [UInt8], _ down: [UInt8] = [], over road: Road) async throws -> (up: [UInt8], down: [UInt8]) {
-    let (service, port) = try Socket.listen()
-    async let serving: [UInt8] = onThread {
-      let peer = try service.accept()
-      try peer.write(down)
-      peer.endOutput()
-      return try peer.readToEnd()
-    }
-    let application = try Socket.connect(road.socks)
-    #expect(try application.socks(to: "vm", port) == 0)
-    async let writing: Void = onThread {
-      try application.write(up); application.endOutput()
-    }
-    let got = try await onThread { try application.readToEnd() }
-    try await writing
-    return (try await serving, got)
-  }
-
   static func contains(_ haystack: [UInt8], _ needle: [UInt8]) -> Bool {
     guard haystack.count >= needle.count else { return false }
     return (0...(haystack.count - needle.count)).contains {
@@ -40,7 +21,7 @@ struct SealedSessionTests {
     let (agent, client) = (try authority.node("agent/vm"), try authority.node("client/laptop"))
     try await Road.with(agentCertificates: agent, clientCertificates: client) { road in
       let (up, down) = (pattern(300_000, seed: 1), pattern(300_000, seed: 2))
-      let got = try await Self.send(up, down, over: road)
+      let got = try await road.send(up, down)
       #expect(got.up == up && got.down == down)
       let heard = road.wire.heard
       #expect(heard.sent.joined().count > 300_000 && heard.returned.count > 300_000)
@@ -113,42 +94,8 @@ struct SealedSessionTests {
   @Test("begins anew when the agent, started again, says inside TLS that it does not know it")
   func restart() async throws {
     let authority = try TestAuthority()
-    let (agentFolder, clientFolder) = (try authority.node("agent/vm"), try authority.node("client/laptop"))
-    var logger = Road.quiet
-    logger.logLevel = .critical  // the end of the session is what is wanted here
-    let keyFile = try Road.keyFile()
-    defer { try? FileManager.default.removeItem(atPath: keyFile) }
-    let first = try await RestartTests.startAgent(at: Endpoint("127.0.0.1:0")!, keyFile: keyFile, certificates: agentFolder)
-    let wire = try Wire(to: first.at.port)
-    let client = ClientService(
-      settings: ClientSettings(
-        node: "client", machines: [.init(name: "vm", agent: Endpoint("127.0.0.1:\(wire.port)")!)], keyFile: keyFile,
-        certificates: clientFolder, socks: Endpoint("127.0.0.1:0")!), logger: logger)
-    let (ready, isReady) = AsyncStream.makeStream(of: ClientEntrances.self)
-    let running = Task { try await client.run { isReady.yield($0) } }
-    var entrances = ready.makeAsyncIterator()
-    let socks = try #require(await entrances.next()?.socks).port
-    let (service, port) = try Socket.listen()
-    let old = try await RestartTests.openFlow(socks, to: port)
-    let peer = try await onThread { try service.accept() }
-    try peer.write([1])
-    #expect(try await onThread { try old.read(exactly: 1) } == [1])
-
-    wire.setDown(true)
-    first.task.cancel()
-    try? await first.task.value
-    let second = try await RestartTests.startAgent(at: first.at, keyFile: keyFile, certificates: agentFolder)
-    wire.setDown(false)
-    #expect(try await onThread { try old.endsWithReset() })
-    let new = try await RestartTests.openFlow(socks, to: port)
-    let newPeer = try await onThread { try service.accept() }
-    try newPeer.write([2])
-    #expect(try await onThread { try new.read(exactly: 1) } == [2])
-
-    running.cancel()
-    second.task.cancel()
-    try? await running.value
-    try? await second.task.value
+    try await RestartTests.restart(
+      agentCertificates: try authority.node("agent/vm"), clientCertificates: try authority.node("client/laptop"))
   }
 
   /// What the client says when it gives up, and what the agent has logged.

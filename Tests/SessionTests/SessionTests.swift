@@ -68,6 +68,25 @@ struct Road {
       }
     }
   }
+
+  /// One flow, with `up` sent by the application and `down` by the service; returns what each of them got.
+  func send(_ up: [UInt8], _ down: [UInt8]) async throws -> (up: [UInt8], down: [UInt8]) {
+    let (service, port) = try Socket.listen()
+    async let serving: [UInt8] = onThread {
+      let peer = try service.accept()
+      try peer.write(down)
+      peer.endOutput()
+      return try peer.readToEnd()
+    }
+    let application = try Socket.connect(socks)
+    #expect(try application.socks(to: "vm", port) == 0)
+    async let writing: Void = onThread {
+      try application.write(up); application.endOutput()
+    }
+    let got = try await onThread { try application.readToEnd() }
+    try await writing
+    return (try await serving, got)
+  }
 }
 
 /// Octets that differ from their neighbours near and far, so that a lost, doubled or misplaced block shows.
@@ -84,24 +103,10 @@ struct SessionTests {
   @Test("carries octets both ways, whole and in order", arguments: [1, 1_000, 16_384, 16_385, 5_000_000])
   func bothWays(count: Int) async throws {
     try await Road.with { road in
-      let (service, port) = try Socket.listen()
-      let up = pattern(count, seed: 1)
-      let down = pattern(count, seed: 2)
-      async let serving: [UInt8] = onThread {
-        let peer = try service.accept()
-        try peer.write(down)
-        peer.endOutput()
-        return try peer.readToEnd()
-      }
-      let application = try Socket.connect(road.socks)
-      #expect(try application.socks(to: "vm", port) == 0)
-      async let writing: Void = onThread {
-        try application.write(up); application.endOutput()
-      }
-      let got = try await onThread { try application.readToEnd() }
-      try await writing
-      #expect(got == down)
-      #expect(try await serving == up)
+      let (up, down) = (pattern(count, seed: 1), pattern(count, seed: 2))
+      let got = try await road.send(up, down)
+      #expect(got.down == down)
+      #expect(got.up == up)
     }
   }
 
