@@ -49,6 +49,7 @@ let engines: [Target] = [
   layer("Engines", "SCTP", ["Vocabulary", "CChecksum", nioCore, collections, heaps]),
   layer("Engines", "Flows", ["Vocabulary", nioCore, collections]),
   layer("Engines", "Tunnel", ["Vocabulary", "Flows", nioCore, collections]),
+  layer("Engines", "Dedup", ["Vocabulary", nioCore, collections]),
   layer("Engines", "Paths", ["Vocabulary"]),
   layer("Engines", "Placement", ["Vocabulary", "Paths"]),
   layer("Engines", "Control", ["Vocabulary", "Paths", "Placement"]),
@@ -65,6 +66,8 @@ let adapters: [Target] = [
     "Adapters", "Carriers",
     ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", "Certificates", "Sealing", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Compression", ["Vocabulary", "CZstd", nioCore]),
+  layer("Adapters", "ChunkStores", ["Vocabulary", "Dedup", "CChecksum", crypto, nioCore, nioPosix, logging]),
+  layer("Adapters", "Telemetry", ["Vocabulary", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", "Sockets", nioCore, nioPosix, logging]),
   layer("Adapters", "Hypervisors", ["Vocabulary", "Control", nioCore, nioPosix, logging]),
@@ -91,10 +94,9 @@ let services: [Target] = [
   layer(
     "Services", "Accelerator",
     [
-      "Vocabulary", "Flows", "Tunnel", "Control", "Authentication", "Certificates", "Relay", "Sockets", "Compression", "Interception",
-      "Probing",
-      "ControlLink",
-      nioCore, nioPosix, logging,
+      "Vocabulary", "Flows", "Tunnel", "Dedup", "Control", "Authentication", "Certificates", "Relay", "Sockets", "Compression",
+      "ChunkStores", "Telemetry", "LinuxNetwork", "Interception", "Probing", "ControlLink",
+      yams, nioCore, nioPosix, logging,
     ]),
   layer(
     "Services", "Controller",
@@ -142,6 +144,8 @@ let testTargets: [Target] = [
   tests("SCTPTests", ["SCTP", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
   tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
+  tests("DedupTests", ["Dedup", "Simulation", "Vocabulary", crypto, nioCore]),
+  tests("ChunkStoreTests", ["ChunkStores", "Dedup", "Vocabulary", nioCore, nioPosix, logging]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
   tests("SealingTests", ["Sealing", crypto, nioCore]),
   tests(
@@ -161,7 +165,11 @@ let testTargets: [Target] = [
     ]),
   tests(
     "AcceleratorTests",
-    ["TestSupport", "Accelerator", "Compression", "Interception", "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded]),
+    [
+      "TestSupport", "CertificateSupport", "Accelerator", "Compression", "ChunkStores", "Dedup", "Telemetry", "LinuxNetwork",
+      "Interception",
+      "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded,
+    ]),
   tests(
     "ControllerTests",
     [

@@ -1,4 +1,4 @@
-// CRC32c (RFC 9260 appendix A), in hardware where the processor has it and by tables where not. Seen by Engines/SCTP alone.
+// CRC32c (RFC 9260 appendix A), in hardware where the processor has it and by tables where not. Seen by Engines/SCTP and Adapters/ChunkStores.
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>

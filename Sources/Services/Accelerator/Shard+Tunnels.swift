@@ -1,0 +1,128 @@
+import Authentication
+import Control
+import Flows
+import Logging
+import NIOCore
+import Relay
+import Sockets
+import Tunnel
+import Vocabulary
+
+/// Tunnel connections, dialled and accepted, and the flows that peers open on them.
+extension Shard {
+  func takeTunnel(_ channel: any Channel) throws {
+    guard accepted.count < Shard.maximumAccepted else {
+      logger.warning("tunnel connection turned away: \(Shard.maximumAccepted) are open", metadata: ["from": "\(origin(channel))"])
+      channel.close(promise: nil)
+      return
+    }
+    let from = origin(channel)
+    let link = makeLink(
+      role: .acceptor, peer: nil,
+      established: { _ in },
+      closed: { [weak self] link, closure in
+        guard let self else { return }
+        self.accepted[ObjectIdentifier(link)] = nil
+        if link.peer == nil { self.logger.warning("tunnel connection from \(from) turned away: \(closure)") }
+      })
+    accepted[ObjectIdentifier(link)] = link
+    do {
+      try channel.pipeline.syncOperations.addHandler(link)
+    } catch {
+      accepted[ObjectIdentifier(link)] = nil
+      throw error
+    }
+  }
+
+  func origin(_ channel: any Channel) -> String { channel.remoteAddress?.vocabulary.map(\.description) ?? "?" }
+
+  func makeLink(
+    role: TunnelConnection.Role, peer: NodeID?, established: @escaping (TunnelLink) -> Void,
+    closed: @escaping (TunnelLink, TunnelClosure) -> Void
+  ) -> TunnelLink {
+    let hello = TunnelHello(
+      node: settings.node, peer: peer ?? NodeID(""), maximumFlows: UInt32(settings.limits.maximumFlows),
+      nonce: EndpointKey.randomOctets(TunnelLimits.nonceOctets))
+    let setup = TunnelLink.Setup(
+      role: role, hello: hello, prover: prover, limits: settings.limits, compresses: settings.compresses,
+      congestion: CongestionPolicy(isPaced: settings.rateLimit != nil, keepsIdleWindows: keepsIdleWindows), logger: logger)
+    let events = TunnelLink.Events(
+      established: { [weak self] link, hello in
+        self?.joined(link, hello.node, role)
+        established(link)
+      },
+      incoming: { [weak self] link, id, target in self?.dial(target, flow: id, of: link) },
+      warm: { [weak self] link, request in self?.warm(link, request) },
+      opened: { [weak self] link, window, isFull in self?.opened(link, window, isFull) },
+      closed: { [weak self] link, closure in
+        self?.left(link, closure)
+        closed(link, closure)
+      })
+    return TunnelLink(loop: loop, setup: setup, events: events)
+  }
+
+  func joined(_ link: TunnelLink, _ peer: NodeID, _ role: TunnelConnection.Role) {
+    let group = groups[peer] ?? PacingGroup(loop: loop, limit: settings.rateLimit, share: shares.share(of: peer))
+    if group.isEmpty {
+      logger.info(role == .dialler ? "tunnel to \(peer) is up" : "tunnel from \(peer) is up")
+      report(.event(role == .dialler ? "tunnel to \(peer) is up" : "tunnel from \(peer) is up"))
+    }
+    groups[peer] = group
+    link.group = group
+    group.add(link)
+    warmNext(peer)
+  }
+
+  func left(_ link: TunnelLink, _ closure: TunnelClosure) {
+    guard let peer = link.peer?.node, let group = groups[peer] else { return }
+    group.remove(link)
+    ended += link.statistics
+    let figures = link.statistics
+    logger.debug(
+      "tunnel connection closed",
+      metadata: [
+        "peer": "\(peer)", "reason": "\(closure)", "sent": "\(figures.plainSent)", "sent.wire": "\(figures.wireSent)",
+        "received": "\(figures.plainReceived)", "received.wire": "\(figures.wireReceived)",
+      ])
+    guard group.isEmpty else { return }
+    groups[peer] = nil
+    warming[peer] = nil
+    logger.notice("tunnel with \(peer) is down: \(closure)")
+    report(.event("tunnel with \(peer) is down: \(closure)"))
+  }
+
+  func dial(_ target: FlowTarget, flow id: FlowID, of link: TunnelLink) {
+    let codec = link.codec(of: id)
+    if let address = IPAddress(target.host) {
+      let isParked = parked.park(Endpoint(address: address, port: target.port)) { [weak self, weak link] in
+        // Its opener may have given it up meanwhile.
+        guard let self, let link, link.codec(of: id) === codec, codec != nil else { return }
+        self.dial(target, flow: id, of: link)
+      }
+      if isParked { return }
+    }
+    dialler.dial(target) { [weak link, logger] result in
+      // The opener may have given up meanwhile, and opened another flow with the same identifier: that one has another codec.
+      let hub = link?.codec(of: id) === codec ? link?.hub : nil
+      switch result {
+      case .success(let channel):
+        if let hub { hub.accept(id, with: channel) } else { SocketRelay.abort(channel) }
+      case .failure(let why):
+        logger.debug("flow refused", metadata: ["flow.id": "\(id)", "target": "\(target)", "reason": "\(why)"])
+        hub?.refuse(id, why)
+      }
+    }
+  }
+}
+
+// MARK: Machines on their way
+
+extension Shard {
+  func expect(_ agent: Endpoint, for hold: TimeAmount) { parked.expect(agent, for: hold) }
+
+  func release(_ agent: Endpoint, hasArrived: Bool) {
+    let count = parked.release(agent)
+    guard count > 0 else { return }
+    logger.info("\(hasArrived ? "connecting" : "letting go of") \(count == 1 ? "a parked flow" : "\(count) parked flows") to \(agent)")
+  }
+}
