@@ -48,7 +48,7 @@ let engines: [Target] = [
   layer("Engines", "Simulation", ["Vocabulary"]),
   layer("Engines", "SCTP", ["Vocabulary", "CChecksum", nioCore, collections, heaps]),
   layer("Engines", "Flows", ["Vocabulary", nioCore, collections]),
-  layer("Engines", "Tunnel", ["Vocabulary", "Flows", nioCore, collections]),
+  layer("Engines", "Tunnel", ["Vocabulary", "Flows", "Dedup", nioCore, collections]),
   layer("Engines", "Dedup", ["Vocabulary", nioCore, collections]),
   layer("Engines", "Paths", ["Vocabulary"]),
   layer("Engines", "Placement", ["Vocabulary", "Paths"]),
@@ -65,7 +65,7 @@ let adapters: [Target] = [
   layer(
     "Adapters", "Carriers",
     ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", "Certificates", "Sealing", nioCore, nioPosix, nioHTTP1, logging]),
-  layer("Adapters", "Compression", ["Vocabulary", "CZstd", nioCore]),
+  layer("Adapters", "Compression", ["Vocabulary", "CZstd", "Dedup", "ChunkStores", "Tunnel", crypto, nioCore]),
   layer("Adapters", "ChunkStores", ["Vocabulary", "Dedup", "CChecksum", crypto, nioCore, nioPosix, logging]),
   layer("Adapters", "Telemetry", ["Vocabulary", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
@@ -132,7 +132,8 @@ let apps: [Target] = [
 
 let testTargets: [Target] = [
   .target(
-    name: "FuzzHarness", dependencies: ["SCTP", "Flows", "Tunnel", "Vocabulary", nioCore], path: "Fuzz/Harness", swiftSettings: counted),
+    name: "FuzzHarness", dependencies: ["SCTP", "Flows", "Tunnel", "Dedup", "Vocabulary", nioCore], path: "Fuzz/Harness",
+    swiftSettings: counted),
   tests("FuzzTests", ["FuzzHarness", "Vocabulary"]),
   .target(
     name: "TestSupport", dependencies: ["Control", "Vocabulary", nioCore, nioPosix, nioHTTP1, logging], path: "Tests/Support",
@@ -143,7 +144,7 @@ let testTargets: [Target] = [
   tests("ArchitectureTests", []),
   tests("SCTPTests", ["SCTP", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
-  tests("TunnelTests", ["Tunnel", "Flows", "Simulation", "Vocabulary", nioCore]),
+  tests("TunnelTests", ["Tunnel", "Dedup", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("DedupTests", ["Dedup", "Simulation", "Vocabulary", crypto, nioCore]),
   tests("ChunkStoreTests", ["ChunkStores", "Dedup", "Vocabulary", nioCore, nioPosix, logging]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),

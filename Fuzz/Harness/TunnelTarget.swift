@@ -1,3 +1,4 @@
+import Dedup
 import Flows
 import NIOCore
 import Tunnel
@@ -45,7 +46,12 @@ package enum TunnelTarget {
     while let effect = connection.nextEffect() {
       effects += 1
       demand(effects < 20_000, "the connection never stops")
-      guard case .flow(let id, let frame, _) = effect else { continue }
+      let (id, frame): (FlowID, FlowFrame)
+      switch effect {
+      case .flow(let flow, let said, _): (id, frame) = (flow, said)
+      case .coded(let flow, .data(let bytes)), .coded(let flow, .literal(let bytes)): (id, frame) = (flow, .data(bytes))
+      default: continue
+      }
       do { try table.receive(frame, on: id) } catch { connection.fail(.flow(error)) }
     }
     while let event = table.nextEvent() { if case .incoming(let id, _) = event { table.accept(id) } }
@@ -54,20 +60,28 @@ package enum TunnelTarget {
 
   private static func frame(_ script: inout Script, _ nonce: [UInt8]) -> TunnelFrame {
     let id = FlowID(UInt32(script.byte() % 12))
-    let codings = FlowCodings(outbound: script.flag() ? .zstd : .plain, inbound: script.flag() ? .zstd : .plain)
-    switch script.below(14) {
-    case 0, 1: return .flow(id, .open(Flows.FlowTarget(host: "vm", port: 80), window: UInt32(script.half())), codings: codings)
-    case 2: return .flow(id, .opened(window: script.word()), codings: codings)
-    case 3: return .flow(id, .refused(.failed), codings: .plain)
-    case 4: return .flow(id, .data(ByteBuffer(repeating: 3, count: min(script.size(), TunnelLimits.dataOctets))), codings: .plain)
-    case 5: return .flow(id, .credit(script.word()), codings: .plain)
-    case 6: return .flow(id, .end, codings: .plain)
-    case 7: return .flow(id, .reset, codings: .plain)
-    case 8: return .literal(id, ByteBuffer(repeating: 3, count: min(script.size(), TunnelLimits.dataOctets)))
+    let terms = FlowTerms(
+      outbound: script.flag() ? .zstd : .plain, inbound: script.flag() ? .cached : .plain,
+      source: script.flag() ? Endpoint("10.0.0.1:9") : nil)
+    switch script.below(18) {
+    case 0, 1: return .flow(id, .open(Flows.FlowTarget(host: "vm", port: 80), window: UInt32(script.half())), terms: terms)
+    case 2: return .flow(id, .opened(window: script.word()), terms: terms)
+    case 3: return .flow(id, .refused(.failed), terms: .plain)
+    case 4: return .coded(id, .data(ByteBuffer(repeating: 3, count: min(script.size(), TunnelLimits.dataOctets))))
+    case 5: return .flow(id, .credit(script.word()), terms: .plain)
+    case 6: return .flow(id, .end, terms: .plain)
+    case 7: return .flow(id, .reset, terms: .plain)
+    case 8: return .coded(id, .literal(ByteBuffer(repeating: 3, count: min(script.size(), TunnelLimits.dataOctets))))
     case 9: return .ping(UInt64(script.byte()))
     case 10: return .pong(UInt64(script.byte() % 4))
     case 11: return .pad(min(script.size(), TunnelLimits.dataOctets))
     case 12: return .proof(nonce)
+    case 13:
+      return .coded(
+        id, .reference([ChunkReference(name: ChunkName(high: 1, middle: 2, low: script.word()), octets: 1 + script.size() % 32_768)]))
+    case 14: return .coded(id, .missing([script.word()]))
+    case 15: return .coded(id, .chunk(script.word(), ByteBuffer(repeating: 3, count: 1 + script.size() % 32_768)))
+    case 16: return .coded(id, script.flag() ? .resolved(script.word()) : .lane(UInt16(script.byte())))
     default: return .goodbye(TunnelGoodbye(.stopping, "bye"))
     }
   }

@@ -70,10 +70,10 @@ struct ConnectionTests {
 
   @Test("between different versions is refused, and each end names both")
   func versions() {
-    var duo = Duo(helloA: Duo.hello("a", "z", version: 2, nonce: 1))
+    var duo = Duo(helloA: Duo.hello("a", "z", version: 9, nonce: 1))
     duo.settle()
     #expect(
-      Duo.closure(duo.atZ) == .here(TunnelGoodbye(.version, "version 2 of the tunnel meets version 1; install the same on both ends")))
+      Duo.closure(duo.atZ) == .here(TunnelGoodbye(.version, "version 9 of the tunnel meets version 2; install the same on both ends")))
     #expect(Duo.closure(duo.atA)?.goodbye.code == .version)
   }
 
@@ -152,7 +152,7 @@ struct ConnectionTests {
   @Test("takes no flow before the proof")
   func flowBeforeProof() {
     var acceptor = TunnelConnection(role: .acceptor, hello: Duo.hello("z", nonce: 2), prover: Duo.prover(1), at: .zero)
-    let open = TunnelFrame.flow(FlowID(1), .open(FlowTarget(host: "h", port: 1), window: 1), codings: .plain)
+    let open = TunnelFrame.flow(FlowID(1), .open(FlowTarget(host: "h", port: 1), window: 1), terms: .plain)
     acceptor.receive(FrameTests.encoded([.hello(Duo.hello("a", "z", nonce: 1)), open]), at: .zero)
     var effects: [TunnelEffect] = []
     while let effect = acceptor.nextEffect() { effects.append(effect) }

@@ -1,3 +1,4 @@
+import Dedup
 import Flows
 import NIOCore
 import Testing
@@ -13,19 +14,35 @@ struct FrameTests {
     .hello(hello),
     .proof([UInt8](32..<64)),
     .flow(
-      FlowID(1), .open(FlowTarget(host: "10.2.0.5", port: 21), window: 16 << 20), codings: FlowCodings(outbound: .zstd, inbound: .plain)),
+      FlowID(1), .open(FlowTarget(host: "10.2.0.5", port: 21), window: 16 << 20), terms: FlowTerms(outbound: .zstd, inbound: .plain)),
     .flow(
       FlowID(.max), .open(FlowTarget(host: String(repeating: "x", count: 255), port: 65_535), window: .max),
-      codings: FlowCodings(outbound: .plain, inbound: .zstd)),
-    .flow(FlowID(1), .opened(window: 0), codings: .plain),
-    .flow(FlowID(2), .refused(.hostUnreachable), codings: .plain),
-    .flow(FlowID(3), .data(ByteBuffer(bytes: [1, 2, 3])), codings: .plain),
-    .flow(FlowID(3), .data(ByteBuffer(repeating: 9, count: TunnelLimits.payloadOctets)), codings: .plain),
-    .flow(FlowID(3), .data(ByteBuffer()), codings: .plain),
-    .flow(FlowID(3), .credit(8 << 20), codings: .plain),
-    .flow(FlowID(3), .end, codings: .plain),
-    .flow(FlowID(3), .reset, codings: .plain),
-    .literal(FlowID(4), ByteBuffer(repeating: 5, count: TunnelLimits.dataOctets)),
+      terms: FlowTerms(outbound: .plain, inbound: .zstd)),
+    .flow(FlowID(1), .opened(window: 0), terms: .plain),
+    .flow(FlowID(2), .refused(.hostUnreachable), terms: .plain),
+    .coded(FlowID(3), .data(ByteBuffer(bytes: [1, 2, 3]))),
+    .coded(FlowID(3), .data(ByteBuffer(repeating: 9, count: TunnelLimits.payloadOctets))),
+    .coded(FlowID(3), .data(ByteBuffer())),
+    .flow(FlowID(3), .credit(8 << 20), terms: .plain),
+    .flow(FlowID(3), .end, terms: .plain),
+    .flow(FlowID(3), .reset, terms: .plain),
+    .flow(
+      FlowID(1), .open(FlowTarget(host: "10.2.0.5", port: 21), window: 1),
+      terms: FlowTerms(
+        outbound: .cached, inbound: .cached, priority: .bulk, tenant: String(repeating: "t", count: TunnelLimits.tenantOctets),
+        source: Endpoint("[2001:db8::7]:65535")!)),
+    .flow(
+      FlowID(1), .open(FlowTarget(host: String(repeating: "h", count: 255), port: 21), window: 1),
+      terms: FlowTerms(outbound: .plain, inbound: .cached, tenant: "red", source: Endpoint("10.0.0.1:1")!)),
+    .coded(
+      FlowID(5),
+      .reference(
+        (0..<CodedFrame.referencesAtOnce).map { ChunkReference(name: ChunkName(high: .max, middle: UInt64($0), low: 7), octets: 32 << 10) })
+    ),
+    .coded(FlowID(5), .missing((0..<UInt32(CodedFrame.missingAtOnce)).map { $0 })),
+    .coded(FlowID(5), .chunk(.max, ByteBuffer(repeating: 5, count: ChunkLimits.maximum))),
+    .coded(FlowID(5), .resolved(7)), .coded(FlowID(5), .lane(65)),
+    .coded(FlowID(4), .literal(ByteBuffer(repeating: 5, count: TunnelLimits.dataOctets))),
     .ping(.max),
     .pong(7),
     .pad(0),
@@ -72,10 +89,11 @@ struct FrameTests {
 
   @Test("of a kind that is not there yet, or too long, end the stream")
   func refused() throws {
-    func header(_ kind: UInt8, _ length: UInt32) -> ByteBuffer {
+    func header(_ kind: UInt8, _ length: UInt32, body: Int = 0) -> ByteBuffer {
       var buffer = ByteBuffer()
       buffer.writeInteger(UInt32(kind) << 24 | length)
       buffer.writeInteger(UInt32(1))
+      buffer.writeRepeatingByte(0, count: body)
       return buffer
     }
     func failure(_ bytes: ByteBuffer) -> TunnelViolation? {
@@ -91,8 +109,13 @@ struct FrameTests {
       }
     }
     #expect(failure(header(99, 0)) == .unknownKind(99))
-    #expect(failure(header(9, 0)) == .outOfTurn(.reference))
-    #expect(failure(header(10, 0)) == .outOfTurn(.missing))
+    #expect(failure(header(9, 0, body: 0)) == .malformed(.reference))
+    #expect(failure(header(9, 21, body: 21)) == .malformed(.reference))
+    #expect(failure(header(9, 22, body: 22)) == .malformed(.reference), "a chunk of no octets")
+    #expect(failure(header(10, 3, body: 3)) == .malformed(.missing))
+    #expect(failure(header(11, 4, body: 4)) == .malformed(.chunk))
+    #expect(failure(header(12, 5, body: 5)) == .malformed(.resolved))
+    #expect(failure(header(13, 1, body: 1)) == .malformed(.lane))
     // The length alone is enough: nothing is kept for a frame that will not be taken.
     #expect(failure(header(4, 0xff_ffff)) == .tooLong(.data, octets: 0xff_ffff))
     #expect(failure(header(4, UInt32(TunnelLimits.payloadOctets + 1))) == .tooLong(.data, octets: TunnelLimits.payloadOctets + 1))

@@ -1,3 +1,4 @@
+import Dedup
 import DequeModule
 import Flows
 import NIOCore
@@ -22,8 +23,8 @@ package enum TunnelEffect: Sendable {
   case send(ByteBuffer)
   /// Both ends have proved the key: flows may be opened (by the dialler) and accepted.
   case established(TunnelHello)
-  case flow(FlowID, FlowFrame, codings: FlowCodings)
-  case literal(FlowID, ByteBuffer)
+  case flow(FlowID, FlowFrame, terms: FlowTerms)
+  case coded(FlowID, CodedFrame)
   case roundTrip(TimeSpan)
   /// The peer asks that this end opens its sending direction.
   case warm(WarmRequest)
@@ -228,8 +229,8 @@ extension TunnelConnection {
 
   private mutating func receiveEstablished(_ frame: TunnelFrame, _ liveness: Liveness, at now: Instant) throws(TunnelViolation) {
     switch frame {
-    case .flow(let id, let frame, let codings): effects.append(.flow(id, frame, codings: codings))
-    case .literal(let id, let bytes): effects.append(.literal(id, bytes))
+    case .flow(let id, let frame, let terms): effects.append(.flow(id, frame, terms: terms))
+    case .coded(let id, let frame): effects.append(.coded(id, frame))
     case .ping(let token): send(.pong(token))
     case .pong(let token):
       guard let pinged = liveness.pinged, pinged.token == token else { return }  // an answer to an older one
@@ -245,7 +246,7 @@ extension TunnelConnection {
 
   /// What a proof covers: who proves, and all that both have said. A proof thus fits one connection and one direction, and cannot be sent back.
   private func transcript(of prover: Role, dialler: TunnelHello, acceptor: TunnelHello) -> [UInt8] {
-    var buffer = ByteBuffer(string: prover == .dialler ? "longhaul tunnel 1 dialler\n" : "longhaul tunnel 1 acceptor\n")
+    var buffer = ByteBuffer(string: prover == .dialler ? "longhaul tunnel 2 dialler\n" : "longhaul tunnel 2 acceptor\n")
     dialler.write(into: &buffer)
     acceptor.write(into: &buffer)
     return Array(buffer.readableBytesView)

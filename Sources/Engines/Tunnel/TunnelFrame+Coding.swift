@@ -1,3 +1,4 @@
+import Dedup
 import Flows
 import NIOCore
 import Vocabulary
@@ -20,7 +21,16 @@ extension TunnelFrame {
       case .end: .end
       case .reset: .reset
       }
-    case .literal: .literal
+    case .coded(_, let frame):
+      switch frame {
+      case .data: .data
+      case .literal: .literal
+      case .reference: .reference
+      case .missing: .missing
+      case .chunk: .chunk
+      case .resolved: .resolved
+      case .lane: .lane
+      }
     case .ping: .ping
     case .pong: .pong
     case .pad: .pad
@@ -48,7 +58,7 @@ extension TunnelFrame {
 
   private var flow: FlowID {
     switch self {
-    case .flow(let id, _, _), .literal(let id, _): id
+    case .flow(let id, _, _), .coded(let id, _): id
     default: FlowID(0)
     }
   }
@@ -60,13 +70,16 @@ extension TunnelFrame {
     case .goodbye(let goodbye):
       buffer.writeInteger(goodbye.code.rawValue)
       buffer.writeBytes(goodbye.text.utf8.prefix(TunnelLimits.textOctets))
-    case .flow(_, let frame, let codings):
+    case .flow(_, let frame, let terms):
       switch frame {
-      case .open, .opened: buffer.writeInteger(codings.inbound.rawValue << 4 | codings.outbound.rawValue)
+      case .open:
+        terms.writeCodings(into: &buffer)
+        terms.writeRest(into: &buffer)
+      case .opened: terms.writeCodings(into: &buffer)
       default: break
       }
       frame.writeBody(into: &buffer)
-    case .literal(_, let bytes): buffer.writeImmutableBuffer(bytes)
+    case .coded(_, let frame): frame.writeBody(into: &buffer)
     case .ping(let token), .pong(let token): buffer.writeInteger(token)
     case .pad(let octets): buffer.writeRepeatingByte(0, count: octets)
     case .warm(let request):
@@ -81,11 +94,16 @@ extension TunnelFrame {
     var body = payload
     switch kind {
     case .open, .opened:
-      guard let octet = body.readInteger(as: UInt8.self), let codings = FlowCodings(octet: octet) else { throw .malformed(kind) }
-      self = .flow(flow, try TunnelFrame.flowFrame(kind, body), codings: codings)
-    case .refused, .data, .credit, .end, .reset: self = .flow(flow, try TunnelFrame.flowFrame(kind, body), codings: .plain)
-    case .literal: self = .literal(flow, body)
-    case .reference, .missing: throw .outOfTurn(kind)
+      guard var terms = FlowTerms(from: &body), kind == .opened || terms.readRest(from: &body) else { throw .malformed(kind) }
+      self = .flow(flow, try TunnelFrame.flowFrame(kind, body), terms: terms)
+    case .refused, .credit, .end, .reset: self = .flow(flow, try TunnelFrame.flowFrame(kind, body), terms: .plain)
+    case .data: self = .coded(flow, .data(body))
+    case .literal: self = .coded(flow, .literal(body))
+    case .reference: self = try TunnelFrame.coded(kind, flow, CodedFrame(references: body))
+    case .missing: self = try TunnelFrame.coded(kind, flow, CodedFrame(missing: body))
+    case .chunk: self = try TunnelFrame.coded(kind, flow, CodedFrame(chunk: body))
+    case .resolved: self = try TunnelFrame.coded(kind, flow, CodedFrame(resolved: body))
+    case .lane: self = try TunnelFrame.coded(kind, flow, CodedFrame(lane: body))
     case .hello: self = .hello(try TunnelHello(body))
     case .proof:
       guard let octets = body.readBytes(length: TunnelLimits.proofOctets), body.readableBytes == 0 else { throw .malformed(kind) }
@@ -119,11 +137,50 @@ extension TunnelFrame {
   }
 }
 
-extension FlowCodings {
+extension TunnelFrame {
+  private static func coded(_ kind: Kind, _ flow: FlowID, _ frame: CodedFrame?) throws(TunnelViolation) -> TunnelFrame {
+    guard let frame else { throw .malformed(kind) }
+    return .coded(flow, frame)
+  }
+}
+
+extension FlowTerms {
+  fileprivate func writeCodings(into buffer: inout ByteBuffer) { buffer.writeInteger(inbound.rawValue << 4 | outbound.rawValue) }
+
   /// A coding of a later version is refused: who offers it must also understand the answer `plain`.
-  fileprivate init?(octet: UInt8) {
-    guard let outbound = DataCoding(rawValue: octet & 15), let inbound = DataCoding(rawValue: octet >> 4) else { return nil }
+  fileprivate init?(from body: inout ByteBuffer) {
+    guard let octet = body.readInteger(as: UInt8.self), let outbound = DataCoding(rawValue: octet & 15),
+      let inbound = DataCoding(rawValue: octet >> 4)
+    else { return nil }
     self.init(outbound: outbound, inbound: inbound)
+  }
+
+  /// Priority (1), length and name of the tenant (1 + 0 to 32), length of the source's address (1: 0, 4 or 16), address, port (2, where there is an address).
+  fileprivate func writeRest(into buffer: inout ByteBuffer) {
+    buffer.writeInteger(priority.rawValue)
+    let name = tenant.utf8.prefix(TunnelLimits.tenantOctets)
+    buffer.writeInteger(UInt8(name.count))
+    buffer.writeBytes(name)
+    let octets = source?.address.octets ?? []
+    buffer.writeInteger(UInt8(octets.count))
+    buffer.writeBytes(octets)
+    if let source { buffer.writeInteger(source.port) }
+  }
+
+  /// A priority of a later version reads as `normal`.
+  fileprivate mutating func readRest(from body: inout ByteBuffer) -> Bool {
+    guard let priority = body.readInteger(as: UInt8.self), let length = body.readInteger(as: UInt8.self),
+      length <= TunnelLimits.tenantOctets, let name = body.readBytes(length: Int(length)),
+      let tenant = String(validating: name, as: UTF8.self), tenant == tenant.printable, let width = body.readInteger(as: UInt8.self)
+    else { return false }
+    self.priority = FlowPriority(rawValue: priority) ?? .normal
+    self.tenant = tenant
+    guard width > 0 else { return true }
+    guard let octets = body.readBytes(length: Int(width)), let address = IPAddress(octets: octets),
+      let port = body.readInteger(as: UInt16.self)
+    else { return false }
+    source = Endpoint(address: address, port: port)
+    return true
   }
 }
 
@@ -136,6 +193,7 @@ extension TunnelHello {
     buffer.writeInteger(version)
     buffer.writeInteger(maximumFlows)
     buffer.writeBytes(nonce)
+    buffer.writeInteger(store)
     for name in [node, peer] {
       let octets = name.text.utf8.prefix(TunnelLimits.nameOctets)
       buffer.writeInteger(UInt8(octets.count))
@@ -154,9 +212,10 @@ extension TunnelHello {
       return
     }
     guard let maximumFlows = body.readInteger(as: UInt32.self), let nonce = body.readBytes(length: TunnelLimits.nonceOctets),
-      let node = TunnelHello.name(from: &body), !node.isEmpty, let peer = TunnelHello.name(from: &body), body.readableBytes == 0
+      let store = body.readInteger(as: UInt64.self), let node = TunnelHello.name(from: &body), !node.isEmpty,
+      let peer = TunnelHello.name(from: &body), body.readableBytes == 0
     else { throw .malformed(.hello) }
-    self.init(version: version, node: NodeID(node), peer: NodeID(peer), maximumFlows: maximumFlows, nonce: nonce)
+    self.init(version: version, node: NodeID(node), peer: NodeID(peer), maximumFlows: maximumFlows, nonce: nonce, store: store)
   }
 
   private static func name(from body: inout ByteBuffer) -> String? {

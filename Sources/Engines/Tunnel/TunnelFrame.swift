@@ -1,27 +1,49 @@
+import Dedup
 import Flows
 import NIOCore
 import Vocabulary
 
 /// What DATA of one flow and direction is made of.
-package enum DataCoding: UInt8, Sendable, Hashable {
+package enum DataCoding: UInt8, Sendable, Hashable, Comparable {
   case plain = 0
   /// zstd frames (RFC 8878), flushed at the end of each DATA; a LITERAL between them is not part of the zstd stream.
   case zstd = 1
+  /// The same, and REFERENCE in place of chunks that the receiver has.
+  case cached = 2
+
+  package static func < (a: DataCoding, b: DataCoding) -> Bool { a.rawValue < b.rawValue }
 }
 
-/// What OPEN and OPENED say about codecs.
-package struct FlowCodings: Sendable, Hashable {
+/// Which flows go first where they compete.
+package enum FlowPriority: UInt8, Sendable, Hashable, CaseIterable {
+  case interactive = 0
+  case normal = 1
+  case bulk = 2
+}
+
+/// What OPEN and OPENED say beside the flow itself. Of OPENED only the codings count.
+package struct FlowTerms: Sendable, Hashable {
   /// The sender's own DATA on this flow.
   package var outbound: DataCoding
   /// OPEN: the best coding that the acceptor may answer with. OPENED: the same as `outbound`.
   package var inbound: DataCoding
+  package var priority: FlowPriority
+  /// Whose flow it is: names of chunks, limits and figures are kept apart by it. At most `TunnelLimits.tenantOctets`; empty where nobody is told apart.
+  package var tenant: String
+  /// The application's own address, where the server shall see it.
+  package var source: Endpoint?
 
-  package init(outbound: DataCoding, inbound: DataCoding) {
+  package init(
+    outbound: DataCoding, inbound: DataCoding, priority: FlowPriority = .normal, tenant: String = "", source: Endpoint? = nil
+  ) {
     self.outbound = outbound
     self.inbound = inbound
+    self.priority = priority
+    self.tenant = tenant
+    self.source = source
   }
 
-  package static let plain = FlowCodings(outbound: .plain, inbound: .plain)
+  package static let plain = FlowTerms(outbound: .plain, inbound: .plain)
 }
 
 /// The order to open the window of the sending direction before data needs it.
@@ -45,10 +67,9 @@ package enum TunnelFrame: Sendable, Hashable {
   case hello(TunnelHello)
   case proof([UInt8])
   case goodbye(TunnelGoodbye)
-  /// `codings` counts for OPEN and OPENED only.
-  case flow(FlowID, FlowFrame, codings: FlowCodings)
-  /// Plain octets of a flow, whatever the direction's coding.
-  case literal(FlowID, ByteBuffer)
+  /// `terms` count for OPEN and OPENED only. DATA is `coded`.
+  case flow(FlowID, FlowFrame, terms: FlowTerms)
+  case coded(FlowID, CodedFrame)
   case ping(UInt64)
   case pong(UInt64)
   /// So many octets of nothing.
@@ -59,9 +80,7 @@ package enum TunnelFrame: Sendable, Hashable {
   package enum Kind: UInt8, Sendable {
     case open = 1, opened, refused, data, credit, end, reset
     case literal = 8
-    /// Taken by the byte cache, which is not built yet: REFERENCE names a chunk that the peer should have, MISSING says that it has not.
-    case reference = 9
-    case missing = 10
+    case reference, missing, chunk, resolved, lane
     case hello = 16, proof, goodbye
     case ping = 20, pong, pad, warm
   }
@@ -76,14 +95,19 @@ package struct TunnelHello: Sendable, Hashable {
   /// Flows that the sender accepts on this connection.
   package var maximumFlows: UInt32
   package var nonce: [UInt8]
+  /// The identity of the sender's chunk store; 0 if it has none.
+  package var store: UInt64
 
-  package init(version: UInt8 = TunnelLimits.version, node: NodeID, peer: NodeID, maximumFlows: UInt32, nonce: [UInt8]) {
+  package init(
+    version: UInt8 = TunnelLimits.version, node: NodeID, peer: NodeID, maximumFlows: UInt32, nonce: [UInt8], store: UInt64 = 0
+  ) {
     precondition(nonce.count == TunnelLimits.nonceOctets)
     self.version = version
     self.node = node
     self.peer = peer
     self.maximumFlows = maximumFlows
     self.nonce = nonce
+    self.store = store
   }
 }
 

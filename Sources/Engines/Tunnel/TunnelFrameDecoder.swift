@@ -69,7 +69,7 @@ package struct TunnelFrameDecoder: Sendable {
 
   private static func limit(_ kind: TunnelFrame.Kind) -> Int {
     switch kind {
-    case .data, .literal, .pad: TunnelLimits.payloadOctets
+    case .data, .literal, .chunk, .pad: TunnelLimits.payloadOctets
     default: TunnelLimits.controlOctets
     }
   }

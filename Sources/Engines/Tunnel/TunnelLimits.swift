@@ -3,7 +3,7 @@ import Vocabulary
 /// The bounds of the tunnel's protocol. Both ends must agree on those marked (wire).
 package enum TunnelLimits {
   /// (wire) The version that this program speaks; two ends must speak the same.
-  package static let version: UInt8 = 1
+  package static let version: UInt8 = 2
   /// (wire) Type (1), length (3), flow (4).
   package static let headerOctets = 8
   /// (wire) Application octets in one DATA or LITERAL, after decoding: 32 KiB, so that a small flow waits at most 2.7 ms at 96 Mbit/s behind another
@@ -21,6 +21,8 @@ package enum TunnelLimits {
   package static let payloadOctets = dataOctets + 512
   /// (wire) The longest payload of any other frame: HELLO with two names of 64 octets is 174.
   package static let controlOctets = 512
+  /// (wire) A tenant's name in OPEN.
+  package static let tenantOctets = 32
   /// (wire) A node's name in HELLO.
   package static let nameOctets = 64
   /// (wire) The text of a GOODBYE.

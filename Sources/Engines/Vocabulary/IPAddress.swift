@@ -67,6 +67,25 @@ extension IPAddress {
   }
 }
 
+extension IPAddress {
+  /// Network order: 4 or 16 octets.
+  package var octets: [UInt8] {
+    switch self {
+    case .v4(let value): withUnsafeBytes(of: value.bigEndian) { Array($0) }
+    case .v6(let high, let low): withUnsafeBytes(of: (high.bigEndian, low.bigEndian)) { Array($0) }
+    }
+  }
+
+  package init?(octets: some Collection<UInt8>) {
+    func number(_ part: some Collection<UInt8>) -> UInt64 { part.reduce(0) { $0 << 8 | UInt64($1) } }
+    switch octets.count {
+    case 4: self = .v4(UInt32(number(octets)))
+    case 16: self = .v6(high: number(octets.prefix(8)), low: number(octets.dropFirst(8)))
+    default: return nil
+    }
+  }
+}
+
 extension IPAddress: CustomStringConvertible {
   package var description: String {
     switch self {

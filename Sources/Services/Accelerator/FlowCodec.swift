@@ -8,30 +8,29 @@ final class FlowCodec {
   /// Nil once this end has ended its direction.
   private var encoder: FlowEncoder?
   private var decoder: FlowDecoder?
-  private(set) var outbound: DataCoding
-  private(set) var inbound: DataCoding
+  /// `outbound` is ours, `inbound` the peer's.
+  private(set) var terms: FlowTerms
   private var hasSentEnd = false
   private var hasReceivedEnd = false
   private(set) var statistics = FlowStatistics()
   let target: FlowTarget
 
-  init(target: FlowTarget, outbound: DataCoding, inbound: DataCoding) {
+  init(target: FlowTarget, terms: FlowTerms) {
     self.target = target
-    self.outbound = outbound
-    self.inbound = inbound
+    self.terms = terms
     encoder = FlowEncoder()
     decoder = FlowDecoder()
   }
 
   /// OPENED has told how the acceptor's DATA is coded.
-  func answered(_ coding: DataCoding) { inbound = coding }
+  func answered(_ coding: DataCoding) { terms.inbound = coding }
 
   /// The kind and payload of the frame for one batch; a compressed one has `TunnelLimits.headerOctets` free before it.
   func encode(_ plain: ByteBuffer) -> (kind: TunnelFrame.Kind, payload: ByteBuffer) {
     statistics.plainSent += plain.readableBytes
-    guard outbound == .zstd, let encoded = encoder?.encode(plain, reserving: TunnelLimits.headerOctets) else {
+    guard terms.outbound == .zstd, let encoded = encoder?.encode(plain, reserving: TunnelLimits.headerOctets) else {
       statistics.wireSent += plain.readableBytes
-      return (outbound == .plain ? .data : .literal, plain)
+      return (terms.outbound == .plain ? .data : .literal, plain)
     }
     switch encoded {
     case .literal(let bytes):
@@ -45,7 +44,7 @@ final class FlowCodec {
 
   /// The octets that a DATA stands for.
   func decode(_ payload: ByteBuffer) throws(DecompressionError) -> ByteBuffer {
-    guard inbound == .zstd else { return literal(payload) }
+    guard terms.inbound == .zstd else { return literal(payload) }
     statistics.wireReceived += payload.readableBytes
     let plain = try decoder?.decode(payload, atMost: TunnelLimits.dataOctets) ?? ByteBuffer()
     statistics.plainReceived += plain.readableBytes

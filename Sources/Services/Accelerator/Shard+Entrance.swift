@@ -32,7 +32,7 @@ extension Shard {
         // The peer gets the address that the route was chosen by: a name may mean something else at its site.
         let target = FlowTarget(host: "\(address)", port: target.port)
         if let peer = self.routes.peer(for: address), let pool = self.pools[peer] {
-          pool.open(target, for: client)
+          pool.open(FlowRequest(target: target), for: client)
         } else {
           self.openDirectly(target, for: client)
         }

@@ -1,4 +1,5 @@
 import Compression
+import Dedup
 import Flows
 import Interception
 import Logging
@@ -52,6 +53,8 @@ final class TunnelLink: ChannelInboundHandler {
   private(set) var peer: TunnelHello?
   private(set) var context: ChannelHandlerContext?
   private var codecs: [FlowID: FlowCodec] = [:]
+  /// The request whose OPEN is being made.
+  private var opening: FlowRequest?
   private var timer: (at: Instant, task: Scheduled<Void>)?
   private var congestion: CongestionPolicy
   private var isDraining = false
@@ -119,10 +122,12 @@ extension TunnelLink {
 
 extension TunnelLink {
   /// Opens a flow for an application that waits. Precondition: established, as dialler.
-  func open(_ target: FlowTarget, for client: any WaitingClient) {
+  func open(_ request: FlowRequest, for client: any WaitingClient) {
     guard let hub, !isClosed else { return client.refuse(.lost) }
     do throws(FlowRefusal) {
-      let id = try hub.open(target) { refusal in
+      opening = request  // the hub hands OPEN over before it returns
+      defer { opening = nil }
+      let id = try hub.open(request.target) { refusal in
         if let refusal { client.refuse(refusal) } else { client.accept() }
       }
       hub.join(client.channel, to: id)
@@ -222,8 +227,8 @@ extension TunnelLink {
         context?.write(wrapOutboundOut(bytes), promise: nil)
         hasWritten = true
       case .established(let hello): establish(hello)
-      case .flow(let id, let frame, let codings): receive(frame, codings, on: id)
-      case .literal(let id, let bytes): if let codec = codecs[id] { give(.data(codec.literal(bytes)), to: id) }
+      case .flow(let id, let frame, let terms): receive(frame, terms, on: id)
+      case .coded(let id, let frame): receive(frame, on: id)
       case .roundTrip(let span): roundTrip = span
       case .warm(let request): events.warm(self, request)
       case .close(let closure): finish(closure)
@@ -251,23 +256,18 @@ extension TunnelLink {
   }
 
   /// A frame of a flow that this end has forgotten is late, and dropped.
-  private func receive(_ frame: FlowFrame, _ codings: FlowCodings, on id: FlowID) {
+  private func receive(_ frame: FlowFrame, _ terms: FlowTerms, on id: FlowID) {
     switch frame {
     case .open(let target, _):
       // The dialler's coding is its own choice; ours is the one it offers, if this end compresses at all.
-      let ours: DataCoding = setup.compresses ? codings.inbound : .plain
-      codecs[id] = FlowCodec(target: target, outbound: ours, inbound: codings.outbound)
+      var ours = terms
+      ours.inbound = terms.outbound
+      ours.outbound = setup.compresses ? min(terms.inbound, .zstd) : .plain
+      codecs[id] = FlowCodec(target: target, terms: ours)
       give(frame, to: id)
     case .opened:
-      codecs[id]?.answered(codings.outbound)
+      codecs[id]?.answered(terms.outbound)
       give(frame, to: id)
-    case .data(let payload):
-      guard let codec = codecs[id] else { return }
-      do throws(DecompressionError) {
-        give(.data(try codec.decode(payload)), to: id)
-      } catch {
-        engine.fail(TunnelGoodbye(.violation, "flow \(id): \(error)"))
-      }
     case .end, .reset:
       let isOver = codecs[id]?.receivedEnd() ?? false
       give(frame, to: id)
@@ -276,6 +276,20 @@ extension TunnelLink {
       give(frame, to: id)
       forget(id)
     case .credit: give(frame, to: id)
+    case .data: return  // comes as a coded frame
+    }
+  }
+
+  private func receive(_ frame: CodedFrame, on id: FlowID) {
+    guard let codec = codecs[id] else { return }
+    do throws(DecompressionError) {
+      switch frame {
+      case .data(let payload): give(.data(try codec.decode(payload)), to: id)
+      case .literal(let bytes): give(.data(codec.literal(bytes)), to: id)
+      case .reference, .missing, .chunk, .resolved, .lane: engine.fail(.outOfTurn(.reference))
+      }
+    } catch {
+      engine.fail(TunnelGoodbye(.violation, "flow \(id): \(error)"))
     }
   }
 
@@ -327,11 +341,18 @@ extension TunnelLink: FlowTransport {
     switch frame {
     case .open(let target, _):
       let coding: DataCoding = setup.compresses ? .zstd : .plain
-      codecs[id] = FlowCodec(target: target, outbound: coding, inbound: .plain)
-      write(.flow(id, frame, codings: FlowCodings(outbound: coding, inbound: coding)), context)
+      var terms = FlowTerms(outbound: coding, inbound: coding)
+      if let opening {
+        terms.priority = opening.priority
+        terms.tenant = opening.tenant
+        terms.source = opening.source
+      }
+      write(.flow(id, frame, terms: terms), context)
+      terms.inbound = .plain  // until OPENED says
+      codecs[id] = FlowCodec(target: target, terms: terms)
     case .opened:
-      let coding = codecs[id]?.outbound ?? .plain
-      write(.flow(id, frame, codings: FlowCodings(outbound: coding, inbound: coding)), context)
+      let coding = codecs[id]?.terms.outbound ?? .plain
+      write(.flow(id, frame, terms: FlowTerms(outbound: coding, inbound: coding)), context)
     case .data(let plain):
       guard let codec = codecs[id] else { return }
       var rest = plain
@@ -342,12 +363,12 @@ extension TunnelLink: FlowTransport {
       }
       if rest.readableBytes > 0 { transmit(rest, codec, on: id, context) }
     case .end, .reset:
-      write(.flow(id, frame, codings: .plain), context)
+      write(.flow(id, frame, terms: .plain), context)
       if codecs[id]?.sentEnd() == true { forget(id) }
     case .refused:
-      write(.flow(id, frame, codings: .plain), context)
+      write(.flow(id, frame, terms: .plain), context)
       forget(id)
-    case .credit: write(.flow(id, frame, codings: .plain), context)
+    case .credit: write(.flow(id, frame, terms: .plain), context)
     }
   }
 

@@ -26,7 +26,7 @@ final class TunnelPool {
   }
 
   private struct Waiting {
-    var target: FlowTarget
+    var request: FlowRequest
     var client: any WaitingClient
     var since: NIODeadline
   }
@@ -76,11 +76,11 @@ final class TunnelPool {
 // MARK: Flows
 
 extension TunnelPool {
-  func open(_ target: FlowTarget, for client: any WaitingClient) {
-    if let link = best() { return link.open(target, for: client) }
+  func open(_ request: FlowRequest, for client: any WaitingClient) {
+    if let link = best() { return link.open(request, for: client) }
     let isAway = awaySince.map { .now() - $0 >= TunnelPool.waitingLimit } ?? false
     guard !isStopped, !isAway, waiting.count < TunnelPool.maximumWaiting else { return client.refuse(.lost) }
-    waiting.append(Waiting(target: target, client: client, since: .now()))
+    waiting.append(Waiting(request: request, client: client, since: .now()))
     watchWaiting()
   }
 
@@ -99,7 +99,7 @@ extension TunnelPool {
     waiting = []
     waitingTask?.cancel()
     waitingTask = nil
-    for entry in clients where entry.client.channel.isActive { open(entry.target, for: entry.client) }
+    for entry in clients where entry.client.channel.isActive { open(entry.request, for: entry.client) }
   }
 
   private func watchWaiting() {

@@ -1,0 +1,12 @@
+import Flows
+import Tunnel
+import Vocabulary
+
+/// What an application wants, and who it is, as an entrance has found it out.
+struct FlowRequest: Sendable, Hashable {
+  var target: FlowTarget
+  /// The application's own address, where the server shall see it.
+  var source: Endpoint?
+  var tenant = ""
+  var priority = FlowPriority.normal
+}
