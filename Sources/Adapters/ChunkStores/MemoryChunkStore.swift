@@ -1,0 +1,93 @@
+import Dedup
+import NIOCore
+import Synchronization
+import Vocabulary
+
+/// Chunks in memory: what an accelerator has that was given no folder, and the double in tests. Nothing of it outlives the program.
+///
+/// Locks stand here, on a path of relayed octets, because all event loops share the store and a chunk may be asked for by any of them. They are held for a look-up or
+/// for one insertion with its evictions (under a microsecond; octets are copied outside), and names are random, so that 16 shards are seldom asked for at once.
+package final class MemoryChunkStore: ChunkStore {
+  /// Loops, about one a core, that meet in 16 shards: two of four ask for the same one in a third of all moments when all four ask at once.
+  private static let shards = 16
+  /// A shard holds a handful of the largest chunks, or fewer shards are made.
+  private static let smallestShard = 8 * ChunkLimits.maximum
+
+  package let identity: UInt64
+  private let slots = Mutex(PeerSlots())
+  private let shards: [Shard]
+
+  /// One of the parts, each with its lock: an array of locks needs a class about each.
+  private final class Shard: Sendable {
+    let contents: Mutex<MemoryShard>
+    init(capacity: Int) { contents = Mutex(MemoryShard(capacity: capacity)) }
+  }
+
+  /// - Parameters:
+  ///   - capacity: octets of memory that chunks take, with what the store needs beside each.
+  ///   - identity: another one in every life of the program: a system generator's number.
+  package init(capacity: Int, identity: UInt64 = .random(in: 1 ... .max)) {
+    self.identity = identity
+    var count = MemoryChunkStore.shards
+    while count > 1, capacity / count < MemoryChunkStore.smallestShard { count /= 2 }
+    shards = (0..<count).map { _ in Shard(capacity: capacity / count) }
+  }
+
+  private func shard(of name: ChunkName) -> Shard { shards[Int(name.high >> 60) & (shards.count - 1)] }
+
+  package func slot(of peer: NodeID, store: UInt64) -> PeerSlot {
+    // Held while the beliefs are cleared: a second loop that asks for the slot finds it ready. 1 GiB has 8,000 chunks a shard, which is some 10 us each.
+    slots.withLock { slots in
+      let (slot, isNew) = slots.slot(of: peer, store: store)
+      if isNew { for shard in shards { shard.contents.withLock { $0.forget(all: slot) } } }
+      return slot
+    }
+  }
+
+  package func contains(_ name: ChunkName) -> Bool { shard(of: name).contents.withLock { $0.contains(name) } }
+
+  package func isShared(_ name: ChunkName, with peer: PeerSlot) -> Bool {
+    shard(of: name).contents.withLock { $0.isShared(name, with: peer) }
+  }
+
+  package func forget(_ name: ChunkName, of peer: PeerSlot) { shard(of: name).contents.withLock { $0.forget(name, of: peer) } }
+
+  package func put(_ name: ChunkName, _ bytes: ByteBuffer, sharedWith peer: PeerSlot?) {
+    let shard = shard(of: name)
+    guard (1...ChunkLimits.maximum).contains(bytes.readableBytes) else { return }
+    if shard.contents.withLock({ $0.note(name, sharedWith: peer) }) { return }
+    // An array has the size that it needs; a ByteBuffer takes the next power of two, and one that came from a socket holds all that it was read with.
+    let copy = Array(bytes.readableBytesView)
+    shard.contents.withLock { $0.insert(name, copy, sharedWith: peer) }
+  }
+
+  package func take(_ name: ChunkName) -> ByteBuffer? {
+    shard(of: name).contents.withLock { $0.take(name) }.map { ByteBuffer(bytes: $0) }
+  }
+
+  package func fetch(_ name: ChunkName, on loop: any EventLoop, then: @escaping @Sendable (ByteBuffer?) -> Void) {
+    loop.execute { then(self.take(name)) }
+  }
+
+  package func recent(_ limit: Int) -> [ChunkReference] {
+    // Names are random: the shards' orders, one of each in turn, are nearly the order of all.
+    let parts = shards.map { shard in shard.contents.withLock { $0.recent(limit / shards.count + 1) } }
+    var found: [ChunkReference] = []
+    for rank in 0..<(parts.map(\.count).max() ?? 0) {
+      for part in parts where rank < part.count && found.count < limit { found.append(part[rank]) }
+    }
+    return found
+  }
+
+  package var figures: ChunkStoreFigures {
+    shards.reduce(into: ChunkStoreFigures()) { sum, shard in
+      let part = shard.contents.withLock { $0.figures }
+      sum.chunks += part.chunks
+      sum.octets += part.octets
+      sum.hits += part.hits
+      sum.misses += part.misses
+      sum.dropped += part.dropped
+      sum.evicted += part.evicted
+    }
+  }
+}
