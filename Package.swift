@@ -167,7 +167,8 @@ let testTargets: [Target] = [
   tests(
     "AcceleratorTests",
     [
-      "TestSupport", "CertificateSupport", "Accelerator", "Compression", "ChunkStores", "Dedup", "Telemetry", "LinuxNetwork",
+      "TestSupport", "CertificateSupport", "Certificates", "Sockets", "Accelerator", "Compression", "ChunkStores", "Dedup", "Telemetry",
+      "LinuxNetwork",
       "Interception",
       "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded,
     ]),

@@ -33,6 +33,8 @@ struct Pair: Sendable {
     var rateLimit: BitRate?
     var limits: FlowLimits?
     var entranceLimit: TimeSpan?
+    var certificatesOfA: String?
+    var certificatesOfB: String?
     var loggerOfA = Pair.quiet
     var loggerOfB = Pair.quiet
     /// How many tunnel connections must stand before the test begins.
@@ -51,12 +53,14 @@ struct Pair: Sendable {
     let loopback = Endpoint("127.0.0.1:0")!
     let b = AcceleratorService(
       settings: AcceleratorSettings(
-        node: "b", keyFile: files.b, tunnel: loopback, rateLimit: options.rateLimit, loops: options.loops, compresses: options.compresses,
+        node: "b", keyFile: options.certificatesOfB == nil ? files.b : nil, certificates: options.certificatesOfB, tunnel: loopback,
+        rateLimit: options.rateLimit, loops: options.loops, compresses: options.compresses,
         limits: options.limits), logger: options.loggerOfB)
     try await running(b) { placesOfB in
       let tunnel = try #require(placesOfB.tunnel)
       var settings = AcceleratorSettings(
-        node: "a", keyFile: files.a, entrance: loopback, peers: [.init(node: options.peerName, tunnel: tunnel)],
+        node: "a", keyFile: options.certificatesOfA == nil ? files.a : nil, certificates: options.certificatesOfA, entrance: loopback,
+        peers: [.init(node: options.peerName, tunnel: tunnel)],
         routes: [.init(prefix: IPPrefix("127.0.0.1/32")!, peer: options.peerName)], rateLimit: options.rateLimit, loops: options.loops,
         compresses: options.compresses, limits: options.limits)
       if let limit = options.entranceLimit { settings.entranceLimit = limit }

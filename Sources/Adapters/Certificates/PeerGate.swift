@@ -38,6 +38,8 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
   private var state = State.waiting(timeout: nil)
   private var verdict: Result<VerifiedPeer, CertificateError>?
   private var tls: NIOSSLHandler?
+  /// Nil before the gate is in a pipeline.
+  package private(set) var loop: (any EventLoop)?
   private let end: TLSEnd
   private let isAnyoneWelcome: Bool
   private let decide: ([[UInt8]]) -> Result<VerifiedPeer, CertificateError>
@@ -73,6 +75,7 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
   // MARK: The channel
 
   package func handlerAdded(context: ChannelHandlerContext) {
+    loop = context.eventLoop
     let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
     state = .waiting(
       timeout: context.eventLoop.scheduleTask(in: PeerGate.handshakeLimit) {

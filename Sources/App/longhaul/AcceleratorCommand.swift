@@ -14,8 +14,8 @@ struct AcceleratorCommand: AsyncParsableCommand {
   @Option(help: "The site that the accelerator stands in.")
   var site: SiteID?
 
-  @Option(help: "The file with the endpoint key (see `longhaul keygen`).")
-  var keyFile: String
+  @Option(help: "The file with the endpoint key (see `longhaul keygen`), where there are no certificates.")
+  var keyFile: String?
 
   @OptionGroup var certificate: CertificateOptions
 

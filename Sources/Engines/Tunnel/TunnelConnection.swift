@@ -8,6 +8,8 @@ import Vocabulary
 package struct TunnelProver: Sendable {
   package var proof: @Sendable (_ transcript: [UInt8]) -> [UInt8]
   package var verify: @Sendable (_ proof: [UInt8], _ transcript: [UInt8]) -> Bool
+  /// At the acceptor: why a caller of this name is turned away, where the channel knows it by another; nil if it is not.
+  package var refusal: @Sendable (_ node: NodeID) -> TunnelGoodbye? = { _ in nil }
 
   package init(
     proof: @escaping @Sendable (_ transcript: [UInt8]) -> [UInt8],
@@ -209,6 +211,7 @@ extension TunnelConnection {
       guard theirs.peer == hello.node else {
         return fail(TunnelGoodbye(.wrongPeer, "\(theirs.node) looks for \(theirs.peer) here, but this is \(hello.node)"))
       }
+      if let goodbye = prover.refusal(theirs.node) { return fail(goodbye) }
       state = .awaitingProof(theirs, until: until)
       send(.hello(hello))
       send(.proof(prover.proof(transcript(of: .acceptor, dialler: theirs, acceptor: hello))))

@@ -36,17 +36,13 @@ package final class AcceleratorService: Sendable {
   package func run(ready: (@Sendable (AcceleratorPlaces) -> Void)? = nil) async throws {
     try settings.check()
     FileLimit.raise()
-    let key = try EndpointKey(contentsOf: settings.keyFile)
-    let identity = try settings.certificates.map { try IdentityKeeper(directory: $0) }
-    if let name = identity?.current.name, name != NodeName(role: .accelerator, name: settings.node.text) {
-      throw AcceleratorError.anotherCertificate(name, node: settings.node)
-    }
-    let watching = identity?.watching(logger: logger)
+    let (security, credentials) = try proofs()
+    var watching: Task<Void, Never>?
+    if case .certificates(let keeper) = security { watching = keeper.watching(logger: logger) }
     defer { watching?.cancel() }
-    let credentials = identity.map(ControlCredentials.certificates) ?? .token(key.bearerToken)
     let group = MultiThreadedEventLoopGroup(numberOfThreads: settings.loops)
     do {
-      try await run(key: key, credentials: credentials, on: group, ready: ready)
+      try await run(security: security, credentials: credentials, on: group, ready: ready)
     } catch {
       try? await group.shutdownGracefully()
       throw error
@@ -54,8 +50,23 @@ package final class AcceleratorService: Sendable {
     try await group.shutdownGracefully()
   }
 
+  /// With certificates the key is not looked at: what it would prove is proved already.
+  private func proofs() throws -> (TunnelSecurity, ControlCredentials) {
+    if let folder = settings.certificates {
+      let keeper = try IdentityKeeper(directory: folder)
+      let name = keeper.current.name
+      guard name == NodeName(role: .accelerator, name: settings.node.text) else {
+        throw AcceleratorError.anotherCertificate(name, node: settings.node)
+      }
+      return (.certificates(keeper), .certificates(keeper))
+    }
+    guard let file = settings.keyFile else { throw AcceleratorError.noProof }
+    let key = try EndpointKey(contentsOf: file)
+    return (.key(key), .token(key.bearerToken))
+  }
+
   private func run(
-    key: EndpointKey, credentials: ControlCredentials, on group: MultiThreadedEventLoopGroup,
+    security: TunnelSecurity, credentials: ControlCredentials, on group: MultiThreadedEventLoopGroup,
     ready: (@Sendable (AcceleratorPlaces) -> Void)?
   ) async throws {
     let reporter = Reporter()
@@ -64,7 +75,8 @@ package final class AcceleratorService: Sendable {
     for loop in group.makeIterator() {
       let shard = try await loop.submit { [settings, logger] in
         NIOLoopBound(
-          Shard(loop: loop, settings: settings, key: key, shares: shares, report: { reporter.report($0) }, logger: logger), eventLoop: loop)
+          Shard(loop: loop, settings: settings, security: security, shares: shares, report: { reporter.report($0) }, logger: logger),
+          eventLoop: loop)
       }.get()
       made.append(shard)
     }

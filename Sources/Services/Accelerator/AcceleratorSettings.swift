@@ -46,8 +46,9 @@ package struct AcceleratorSettings: Sendable {
 
   package var node: NodeID
   package var site: SiteID?
-  package var keyFile: String
-  /// The folder with this accelerator's certificate (`longhaul pki`), for its link to a controller that wants one.
+  /// The file with the key that all nodes share. Nil: there are certificates.
+  package var keyFile: String?
+  /// The folder with this accelerator's certificate (`longhaul pki`): tunnels are inside TLS then, and so is its link to the controller. The key is not used.
   package var certificates: String?
   /// Where applications and clients come in by HTTP CONNECT; nil for an accelerator that only serves its peers.
   package var entrance: Endpoint?
@@ -79,7 +80,8 @@ package struct AcceleratorSettings: Sendable {
   package static let longestRoundTrip = TimeSpan.milliseconds(Int64(500))
 
   package init(
-    node: NodeID, site: SiteID? = nil, keyFile: String, certificates: String? = nil, entrance: Endpoint? = nil, tunnel: Endpoint? = nil,
+    node: NodeID, site: SiteID? = nil, keyFile: String? = nil, certificates: String? = nil, entrance: Endpoint? = nil,
+    tunnel: Endpoint? = nil,
     probe: Endpoint? = nil,
     peers: [Peer] = [], routes: [Route] = [], rateLimit: BitRate? = nil, controller: Endpoint? = nil,
     loops: Int = AcceleratorSettings.defaultLoops, connectionsPerPeer: Int = AcceleratorSettings.defaultConnectionsPerPeer,
@@ -118,6 +120,7 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
   case peerIsSelf(NodeID)
   case badName(NodeID)
   case nothingToDo
+  case noProof
   case anotherCertificate(NodeName, node: NodeID)
 
   package var description: String {
@@ -129,6 +132,8 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
     case .peerTwice(let peer): "accelerator: --peer \(peer) is given twice; leave one"
     case .peerIsSelf(let peer): "accelerator: --peer \(peer) is this node's own name (--node); give each accelerator its own"
     case .badName(let name): "accelerator: the name \"\(name)\" is empty or longer than 64 octets; choose another"
+    case .noProof:
+      "accelerator: neither --certificates nor --key-file given; tunnels need one of them to know their peers (see `longhaul pki` and `longhaul keygen`)"
     case .nothingToDo: "accelerator: neither --entrance nor --tunnel given; give at least one of them"
     case .anotherCertificate(let name, let node):
       "accelerator: --certificates has the certificate of \(name), and this node is accelerator/\(node); correct --node, or enrol again"
@@ -140,6 +145,7 @@ extension AcceleratorSettings {
   /// Throws on what can be told without opening anything.
   package func check() throws(AcceleratorError) {
     guard entrance != nil || tunnel != nil else { throw .nothingToDo }
+    guard certificates != nil || keyFile != nil else { throw .noProof }
     var seen: Set<NodeID> = []
     for name in [node] + peers.map(\.node) {
       guard (1...64).contains(name.text.utf8.count), name.text.unicodeScalars.allSatisfy({ $0.value >= 32 && $0.value != 127 }) else {

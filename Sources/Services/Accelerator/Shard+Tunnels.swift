@@ -1,4 +1,5 @@
 import Authentication
+import Certificates
 import Control
 import Flows
 import Logging
@@ -17,8 +18,9 @@ extension Shard {
       return
     }
     let from = origin(channel)
+    let gate = try security.secure(channel, as: .acceptor, peer: nil)
     let link = makeLink(
-      role: .acceptor, peer: nil,
+      role: .acceptor, peer: nil, gate: gate,
       established: { _ in },
       closed: { [weak self] link, closure in
         guard let self else { return }
@@ -37,14 +39,14 @@ extension Shard {
   func origin(_ channel: any Channel) -> String { channel.remoteAddress?.vocabulary.map(\.description) ?? "?" }
 
   func makeLink(
-    role: TunnelConnection.Role, peer: NodeID?, established: @escaping (TunnelLink) -> Void,
+    role: TunnelConnection.Role, peer: NodeID?, gate: PeerGate? = nil, established: @escaping (TunnelLink) -> Void,
     closed: @escaping (TunnelLink, TunnelClosure) -> Void
   ) -> TunnelLink {
     let hello = TunnelHello(
       node: settings.node, peer: peer ?? NodeID(""), maximumFlows: UInt32(settings.limits.maximumFlows),
       nonce: EndpointKey.randomOctets(TunnelLimits.nonceOctets))
     let setup = TunnelLink.Setup(
-      role: role, hello: hello, prover: prover, limits: settings.limits, compresses: settings.compresses,
+      role: role, hello: hello, prover: security.prover(behind: gate), limits: settings.limits, compresses: settings.compresses,
       congestion: CongestionPolicy(isPaced: settings.rateLimit != nil, keepsIdleWindows: keepsIdleWindows), logger: logger)
     let events = TunnelLink.Events(
       established: { [weak self] link, hello in

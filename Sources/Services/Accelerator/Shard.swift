@@ -20,7 +20,7 @@ final class Shard {
 
   let loop: any EventLoop
   let settings: AcceleratorSettings
-  let prover: TunnelProver
+  let security: TunnelSecurity
   let routes: RouteTable
   let dialler: TargetDialler
   let parked: ParkedFlows
@@ -38,18 +38,17 @@ final class Shard {
   var warming: [NodeID: WarmRequest] = [:]
 
   init(
-    loop: any EventLoop, settings: AcceleratorSettings, key: EndpointKey, shares: PacingShares,
+    loop: any EventLoop, settings: AcceleratorSettings, security: TunnelSecurity, shares: PacingShares,
     report: @escaping @Sendable (NodeReport) -> Void, logger: Logger
   ) {
     self.loop = loop
     self.settings = settings
+    self.security = security
     self.shares = shares
     parked = ParkedFlows(loop: loop)
     keepsIdleWindows = TCPSocket.keepsIdleWindows()
     self.report = report
     self.logger = logger
-    prover = TunnelProver(
-      proof: { key.tunnelProof(transcript: $0) }, verify: { key.verifyTunnelProof($0, transcript: $1) })
     routes = RouteTable(settings.routes)
     dialler = TargetDialler(loop: loop, logger: logger)
   }
@@ -57,7 +56,7 @@ final class Shard {
   func start() {
     for peer in settings.peers {
       let pool = TunnelPool(
-        peer: peer, connections: max(settings.connectionsPerPeer / settings.loops, 1), loop: loop, logger: logger
+        peer: peer, connections: max(settings.connectionsPerPeer / settings.loops, 1), security: security, loop: loop, logger: logger
       ) { [unowned self] established, closed in
         self.makeLink(role: .dialler, peer: peer.node, established: established, closed: closed)
       }

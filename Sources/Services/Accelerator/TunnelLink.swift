@@ -1,3 +1,4 @@
+import Certificates
 import Compression
 import Dedup
 import Flows
@@ -191,7 +192,11 @@ extension TunnelLink {
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
-    finish(.here(TunnelGoodbye(.silent, "the connection failed: \(describe(error))")))
+    switch error {
+    case let goodbye as TunnelGoodbye: finish(.here(goodbye))
+    case is CertificateError: finish(.here(TunnelGoodbye(.wrongKey, "\(error)")))
+    default: finish(.here(TunnelGoodbye(.silent, "the connection failed: \(describe(error))")))
+    }
   }
 
   func channelInactive(context: ChannelHandlerContext) {

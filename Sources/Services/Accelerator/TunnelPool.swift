@@ -32,6 +32,7 @@ final class TunnelPool {
   }
 
   let peer: AcceleratorSettings.Peer
+  private let security: TunnelSecurity
   private let loop: any EventLoop
   private let logger: Logger
   /// Makes a link for a channel of this loop.
@@ -46,10 +47,11 @@ final class TunnelPool {
 
   /// - Parameter makeLink: makes a dialling link from what to do once it is established and once it is closed.
   init(
-    peer: AcceleratorSettings.Peer, connections: Int, loop: any EventLoop, logger: Logger,
+    peer: AcceleratorSettings.Peer, connections: Int, security: TunnelSecurity, loop: any EventLoop, logger: Logger,
     makeLink: @escaping (@escaping (TunnelLink) -> Void, @escaping (TunnelLink, TunnelClosure) -> Void) -> TunnelLink
   ) {
     self.peer = peer
+    self.security = security
     self.loop = loop
     self.logger = logger
     self.makeLink = makeLink
@@ -134,8 +136,11 @@ extension TunnelPool {
       .connectTimeout(TunnelPool.connectLimit)
       .channelOption(.writeBufferWaterMark, value: TCPSocket.waterMarks)
       .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TCPSocket.readOctets))
-      .channelInitializer { channel in
-        channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(bound.value) }
+      .channelInitializer { [security, peer] channel in
+        channel.eventLoop.makeCompletedFuture {
+          _ = try security.secure(channel, as: .dialler, peer: peer.node)
+          try channel.pipeline.syncOperations.addHandler(bound.value)
+        }
       }
     do {
       connecting.connect(to: try SocketAddress(peer.tunnel)).assumeIsolated().whenFailure { [weak self] error in
