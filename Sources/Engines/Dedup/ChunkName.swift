@@ -44,6 +44,8 @@ package enum ChunkLimits {
   package static let minimum = 2 << 10
   /// 8 KiB: a name of 20 octets and a length of 4 are 0.3 % of it, and a change in a file costs about one of it.
   package static let average = 8 << 10
+  /// The last chunk of a flow, or of a flow in a carrier, may be shorter than `minimum`; below this it is not named.
+  package static let shortest = 512
   /// What one frame holds (`TunnelLimits.dataOctets`).
   package static let maximum = 32 << 10
 }
