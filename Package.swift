@@ -68,7 +68,7 @@ let adapters: [Target] = [
   layer("Adapters", "Compression", ["Vocabulary", "CZstd", "Dedup", "ChunkStores", "Tunnel", crypto, nioCore]),
   layer("Adapters", "ChunkStores", ["Vocabulary", "Dedup", "CChecksum", crypto, nioCore, nioPosix, logging]),
   layer("Adapters", "Telemetry", ["Vocabulary", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
-  layer("Adapters", "Interception", ["Vocabulary", "Flows", nioCore, nioPosix, nioHTTP1, logging]),
+  layer("Adapters", "Interception", ["Vocabulary", "Flows", "Relay", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", "Sockets", nioCore, nioPosix, logging]),
   layer("Adapters", "Hypervisors", ["Vocabulary", "Control", nioCore, nioPosix, logging]),
   layer("Adapters", "ControlLink", ["Vocabulary", "Control", "Certificates", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),

@@ -17,6 +17,7 @@ struct Pair: Sendable {
   let b: AcceleratorService
   let entrance: UInt16
   let tunnel: UInt16
+  var places = AcceleratorPlaces()
 
   static let key = "00112233445566778899aabbccddeeff"
   static let quiet: Logger = {
@@ -35,6 +36,7 @@ struct Pair: Sendable {
     var entranceLimit: TimeSpan?
     var certificatesOfA: String?
     var certificatesOfB: String?
+    var entrances = EntranceSettings()
     var loggerOfA = Pair.quiet
     var loggerOfB = Pair.quiet
     /// How many tunnel connections must stand before the test begins.
@@ -51,11 +53,12 @@ struct Pair: Sendable {
     let files = (a: try keyFile(options.keyOfA), b: try keyFile(key))
     defer { for path in [files.a, files.b] { try? FileManager.default.removeItem(atPath: path) } }
     let loopback = Endpoint("127.0.0.1:0")!
-    let b = AcceleratorService(
-      settings: AcceleratorSettings(
-        node: "b", keyFile: options.certificatesOfB == nil ? files.b : nil, certificates: options.certificatesOfB, tunnel: loopback,
-        rateLimit: options.rateLimit, loops: options.loops, compresses: options.compresses,
-        limits: options.limits), logger: options.loggerOfB)
+    var settingsOfB = AcceleratorSettings(
+      node: "b", keyFile: options.certificatesOfB == nil ? files.b : nil, certificates: options.certificatesOfB, tunnel: loopback,
+      rateLimit: options.rateLimit, loops: options.loops, compresses: options.compresses,
+      limits: options.limits)
+    settingsOfB.entrances.dialLimit = options.entrances.dialLimit
+    let b = AcceleratorService(settings: settingsOfB, logger: options.loggerOfB)
     try await running(b) { placesOfB in
       let tunnel = try #require(placesOfB.tunnel)
       var settings = AcceleratorSettings(
@@ -64,9 +67,10 @@ struct Pair: Sendable {
         routes: [.init(prefix: IPPrefix("127.0.0.1/32")!, peer: options.peerName)], rateLimit: options.rateLimit, loops: options.loops,
         compresses: options.compresses, limits: options.limits)
       if let limit = options.entranceLimit { settings.entranceLimit = limit }
+      settings.entrances = options.entrances
       let a = AcceleratorService(settings: settings, logger: options.loggerOfA)
       try await running(a) { placesOfA in
-        let pair = Pair(a: a, b: b, entrance: try #require(placesOfA.entrance).port, tunnel: tunnel.port)
+        let pair = Pair(a: a, b: b, entrance: try #require(placesOfA.entrance).port, tunnel: tunnel.port, places: placesOfA)
         try await pair.waitForConnections(options.connections)
         try await body(pair)
       }

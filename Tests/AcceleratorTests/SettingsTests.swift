@@ -16,6 +16,17 @@ struct SettingsTests {
     for text in ["", "10.2.0.0/24", "10.2.0.0/24=", "=b", "10.2.0.0/33=b", "name=b"] { #expect(AcceleratorSettings.Route(text) == nil) }
   }
 
+  @Test("read static forwards, to addresses and to names")
+  func forwards() throws {
+    let forward = try #require(EntranceSettings.Forward("10.1.0.5:8080=10.2.0.9:80"))
+    #expect(forward.listen == Endpoint("10.1.0.5:8080") && forward.target.host == "10.2.0.9" && forward.target.port == 80)
+    let named = try #require(EntranceSettings.Forward("[::1]:8080=files.example:21"))
+    #expect(named.listen == Endpoint("[::1]:8080") && named.target.host == "files.example" && named.target.port == 21)
+    for text in ["", "10.1.0.5:8080", "10.1.0.5:8080=", "=h:1", "10.1.0.5=h:1", "h:1=10.1.0.5:8080", "10.1.0.5:1=h", "10.1.0.5:1=h:0"] {
+      #expect(EntranceSettings.Forward(text) == nil, "\(text)")
+    }
+  }
+
   @Test("that cannot be are refused before anything is opened")
   func check() {
     func failure(

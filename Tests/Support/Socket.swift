@@ -49,10 +49,12 @@ package final class Socket: Sendable {
   }
 
   /// On every loopback address, or on one (127.0.0.2 is 0x7f00_0002).
-  package static func listen(receiveBuffer: Int32? = nil, at host: UInt32 = 0, port: UInt16 = 0) throws -> (socket: Socket, port: UInt16) {
+  package static func listen(receiveBuffer: Int32? = nil, at host: UInt32 = 0, port: UInt16 = 0, backlog: Int32 = 512) throws -> (
+    socket: Socket, port: UInt16
+  ) {
     let socket = Socket(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
     if let receiveBuffer { socket.setReceiveBuffer(receiveBuffer) }  // what it accepts inherits it
-    guard with(port, host, { Glibc.bind(socket.descriptor, $0, $1) }) == 0, Glibc.listen(socket.descriptor, 512) == 0 else {
+    guard with(port, host, { Glibc.bind(socket.descriptor, $0, $1) }) == 0, Glibc.listen(socket.descriptor, backlog) == 0 else {
       throw Failure(call: "listen", code: errno)
     }
     var address = sockaddr_in()

@@ -26,7 +26,7 @@ package struct HTTPConnectHandshake: ProxyHandshake {
 
   package func acceptance() -> ByteBuffer { ByteBuffer(string: "HTTP/1.1 200 Connection Established\r\n\r\n") }
 
-  package func refusal(_ why: FlowRefusal, of target: FlowTarget) -> ByteBuffer {
+  package func refusal(_ why: FlowRefusal, of target: FlowTarget) -> ByteBuffer? {
     HTTPConnectHandshake.answer(why.httpStatus, body: "\(target): \(why.sentence)")
   }
 

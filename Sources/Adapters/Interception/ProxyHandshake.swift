@@ -3,16 +3,15 @@ import NIOCore
 
 /// One way of saying to a proxy where a connection shall go. Pure: octets in, a step out; the handler does the rest.
 package protocol ProxyHandshake: Sendable {
-  init()
-
-  /// Takes what it can from `bytes` and says what to do. After `.target` the rest of `bytes` belongs to the flow.
+  /// Takes what it can from `bytes` and says what to do. After `.target` the rest of `bytes` belongs to the flow. Called once with nothing at the beginning: some know
+  /// the target before the client has said a word.
   mutating func receive(_ bytes: inout ByteBuffer) -> ProxyHandshakeStep
 
   /// What to write once the far side is connected.
   func acceptance() -> ByteBuffer
 
-  /// What to write when it is not going to be.
-  func refusal(_ why: FlowRefusal, of target: FlowTarget) -> ByteBuffer
+  /// What to write when it is not going to be; nil if the protocol has no word for it: the client then sees a RST, as from a server that refuses.
+  func refusal(_ why: FlowRefusal, of target: FlowTarget) -> ByteBuffer?
 
   /// What to write to a client that did not finish in time; empty if the protocol has no word for it.
   func tooSlow() -> ByteBuffer

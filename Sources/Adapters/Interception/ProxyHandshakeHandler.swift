@@ -1,6 +1,7 @@
 import Flows
 import Logging
 import NIOCore
+import Relay
 
 /// A client that has said where it wants to go, and waits. Everything here belongs to its channel's event loop.
 package protocol WaitingClient: AnyObject {
@@ -15,6 +16,7 @@ package protocol WaitingClient: AnyObject {
 
 package typealias HTTPConnectHandler = ProxyHandshakeHandler<HTTPConnectHandshake>
 package typealias SOCKS5Handler = ProxyHandshakeHandler<SOCKS5Handshake>
+package typealias KnownTargetHandler = ProxyHandshakeHandler<KnownTarget>
 
 /// Runs one proxy handshake at the front of an accepted channel. See this folder's README.
 ///
@@ -36,7 +38,7 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
   }
 
   private var state = State.reading(ByteBuffer())
-  private var handshake = Handshake()
+  private var handshake: Handshake
   private var context: ChannelHandlerContext?
   /// Kept when the client goes, so that whoever still works for it finds a closed channel and not none.
   private var ownChannel: (any Channel)?
@@ -46,8 +48,11 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
   private let connect: (FlowTarget, any WaitingClient) -> Void
 
   /// `connect` is called once, on the channel's event loop, and must sooner or later call `accept` or `refuse`.
-  package init(limit: TimeAmount = InterceptionLimits.handshake, logger: Logger, connect: @escaping (FlowTarget, any WaitingClient) -> Void)
-  {
+  package init(
+    _ handshake: Handshake, limit: TimeAmount = InterceptionLimits.handshake, logger: Logger,
+    connect: @escaping (FlowTarget, any WaitingClient) -> Void
+  ) {
+    self.handshake = handshake
     self.limit = limit
     self.logger = logger
     self.connect = connect
@@ -74,7 +79,8 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
     startRelaying()
     guard case .relaying = state, let context else { return }
     state = .gone
-    context.writeAndFlush(wrapOutboundOut(handshake.acceptance()), promise: nil)
+    let answer = handshake.acceptance()
+    if answer.readableBytes > 0 { context.writeAndFlush(wrapOutboundOut(answer), promise: nil) }
     context.pipeline.syncOperations.removeHandler(self, promise: nil)
   }
 
@@ -82,7 +88,7 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
     switch state {
     case .holding(let target, _, _), .relaying(let target):
       logger.debug("flow refused", metadata: ["target": "\(target)", "reason": "\(why)"])
-      finish(with: handshake.refusal(why, of: target))
+      if let answer = handshake.refusal(why, of: target) { finish(with: answer) } else { abort() }
     case .reading, .refused, .gone: return
     }
   }
@@ -101,6 +107,13 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
     context.read()
   }
 
+  private func abort() {
+    guard let context else { return }
+    state = .refused
+    deadline?.cancel()
+    SocketRelay.abort(context.channel)
+  }
+
   // MARK: - what the channel says
 
   package func handlerAdded(context: ChannelHandlerContext) {
@@ -112,7 +125,13 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
       self.logger.debug("proxy handshake too slow", metadata: ["limit": "\(self.limit)"])
       self.finish(with: self.handshake.tooSlow())
     }
-    if context.channel.isActive { context.read() }
+    if context.channel.isActive { begin(context) }
+  }
+
+  private func begin(_ context: ChannelHandlerContext) {
+    guard case .reading(let buffered) = state else { return }
+    advance(buffered, context)
+    if case .reading = state { context.read() }
   }
 
   package func handlerRemoved(context: ChannelHandlerContext) {
@@ -122,7 +141,7 @@ package final class ProxyHandshakeHandler<Handshake: ProxyHandshake>: ChannelInb
 
   package func channelActive(context: ChannelHandlerContext) {
     context.fireChannelActive()
-    context.read()
+    begin(context)
   }
 
   package func channelRead(context: ChannelHandlerContext, data: NIOAny) {

@@ -84,7 +84,7 @@ package struct SOCKS5Handshake: ProxyHandshake {
 
   package func acceptance() -> ByteBuffer { SOCKS5Handshake.answer(.succeeded) }
 
-  package func refusal(_ why: FlowRefusal, of target: FlowTarget) -> ByteBuffer { SOCKS5Handshake.answer(why.socksReply) }
+  package func refusal(_ why: FlowRefusal, of target: FlowTarget) -> ByteBuffer? { SOCKS5Handshake.answer(why.socksReply) }
 
   package func tooSlow() -> ByteBuffer { ByteBuffer() }
 

@@ -22,6 +22,8 @@ struct AcceleratorCommand: AsyncParsableCommand {
   @Option(help: "Where applications and clients come in by HTTP CONNECT, ADDRESS:PORT.")
   var entrance: Endpoint?
 
+  @OptionGroup var entrances: EntranceOptions
+
   @Option(help: "Where peers' tunnels come in, ADDRESS:PORT.")
   var tunnel: Endpoint?
 
@@ -75,12 +77,14 @@ struct AcceleratorCommand: AsyncParsableCommand {
   }
 
   private var settings: AcceleratorSettings {
-    AcceleratorSettings(
+    var settings = AcceleratorSettings(
       node: node, site: site, keyFile: keyFile, certificates: certificate.certificates, entrance: entrance, tunnel: tunnel, probe: probe,
       peers: peers,
       routes: routes,
       rateLimit: rateLimit.map { .megabitsPerSecond($0) }, controller: controller, loops: loops, connectionsPerPeer: connections,
       compresses: !isPlain)
+    settings.entrances = entrances.settings
+    return settings
   }
 }
 

@@ -14,8 +14,12 @@ import Vocabulary
 /// Where an accelerator takes connections in, once it is ready.
 package struct AcceleratorPlaces: Sendable, Hashable {
   package var entrance: Endpoint?
+  package var socks: Endpoint?
+  package var forwards: [Endpoint] = []
   package var tunnel: Endpoint?
   package var probe: Endpoint?
+
+  package init() {}
 }
 
 /// The accelerator: its entrance, its tunnels, and the link to the controller.
@@ -83,11 +87,11 @@ package final class AcceleratorService: Sendable {
     let byLoop = Dictionary(made.map { (ObjectIdentifier($0.eventLoop), $0) }) { first, _ in first }
     var places = AcceleratorPlaces()
     var listening: [any Channel] = []
-    if let entrance = settings.entrance {
-      let channel = try await listen(on: entrance, "--entrance", group, entranceOptions) { channel in
-        try byLoop[ObjectIdentifier(channel.eventLoop)]?.value.takeEntrance(channel)
+    for (entrance, place, option) in settings.entrancesInOrder {
+      let channel = try await listen(on: place, option, group, entrance.prepare) { channel in
+        try byLoop[ObjectIdentifier(channel.eventLoop)]?.value.take(channel, by: entrance)
       }
-      places.entrance = channel.localAddress?.vocabulary ?? entrance
+      places.note(entrance, at: channel.localAddress?.vocabulary ?? place)
       listening.append(channel)
     }
     if let tunnel = settings.tunnel {
@@ -157,6 +161,13 @@ package final class AcceleratorService: Sendable {
     return count
   }
 
+  /// Connections of applications that are open, on all loops.
+  package func enteredCount() async throws -> Int {
+    var count = 0
+    for shard in shards.withLock({ $0 }) { count += try await shard.eventLoop.submit { shard.value.entered }.get() }
+    return count
+  }
+
   /// What the flows of all tunnels came to since the start, those that still live included.
   package func statistics() async throws -> FlowStatistics {
     var sum = FlowStatistics()
@@ -205,16 +216,6 @@ extension AcceleratorService {
       defer { held = nil }
       return held
     }
-  }
-
-  private func entranceOptions(_ bootstrap: ServerBootstrap) -> ServerBootstrap {
-    let bootstrap =
-      bootstrap
-      .childChannelOption(.allowRemoteHalfClosure, value: true)
-      .childChannelOption(.maxMessagesPerRead, value: 1)
-      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TargetDialler.readOctets))
-      .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
-    return TCPSocket.keepAlive.reduce(bootstrap) { $0.childChannelOption($1.option, value: $1.value) }
   }
 
   private func tunnelOptions(_ bootstrap: ServerBootstrap) -> ServerBootstrap {

@@ -52,6 +52,8 @@ package struct AcceleratorSettings: Sendable {
   package var certificates: String?
   /// Where applications and clients come in by HTTP CONNECT; nil for an accelerator that only serves its peers.
   package var entrance: Endpoint?
+  /// The other ways in.
+  package var entrances = EntranceSettings()
   /// Where peers' tunnels come in; nil for one that only dials.
   package var tunnel: Endpoint?
   /// Where probes are answered.
@@ -134,7 +136,7 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
     case .badName(let name): "accelerator: the name \"\(name)\" is empty or longer than 64 octets; choose another"
     case .noProof:
       "accelerator: neither --certificates nor --key-file given; tunnels need one of them to know their peers (see `longhaul pki` and `longhaul keygen`)"
-    case .nothingToDo: "accelerator: neither --entrance nor --tunnel given; give at least one of them"
+    case .nothingToDo: "accelerator: nothing to listen on; give at least one of --entrance, --socks, --forward and --tunnel"
     case .anotherCertificate(let name, let node):
       "accelerator: --certificates has the certificate of \(name), and this node is accelerator/\(node); correct --node, or enrol again"
     }
@@ -144,7 +146,7 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
 extension AcceleratorSettings {
   /// Throws on what can be told without opening anything.
   package func check() throws(AcceleratorError) {
-    guard entrance != nil || tunnel != nil else { throw .nothingToDo }
+    guard entrance != nil || !entrances.isEmpty || tunnel != nil else { throw .nothingToDo }
     guard certificates != nil || keyFile != nil else { throw .noProof }
     var seen: Set<NodeID> = []
     for name in [node] + peers.map(\.node) {

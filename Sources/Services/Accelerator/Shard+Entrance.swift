@@ -8,15 +8,23 @@ import Vocabulary
 
 /// Connections of applications: who takes them, and where they go.
 extension Shard {
-  func takeEntrance(_ channel: any Channel) throws {
+  func take(_ channel: any Channel, by entrance: Entrance) throws {
     guard entered < Shard.maximumEntered else {
       logger.debug("connection turned away: \(Shard.maximumEntered) are open", metadata: ["from": "\(origin(channel))"])
-      channel.close(promise: nil)
+      SocketRelay.abort(channel)
       return
     }
     entered += 1
     channel.closeFuture.assumeIsolated().whenComplete { [weak self] _ in self?.entered -= 1 }
-    let handler = HTTPConnectHandler(limit: .nanoseconds(settings.entranceLimit.nanoseconds), logger: logger) { [weak self] in
+    switch entrance {
+    case .connect: try handle(HTTPConnectHandshake(), on: channel)
+    case .socks: try handle(SOCKS5Handshake(), on: channel)
+    case .forward(let target): try handle(KnownTarget(target), on: channel)
+    }
+  }
+
+  private func handle(_ handshake: some ProxyHandshake, on channel: any Channel) throws {
+    let handler = ProxyHandshakeHandler(handshake, limit: .nanoseconds(settings.entranceLimit.nanoseconds), logger: logger) { [weak self] in
       if let self { self.route($0, for: $1) } else { $1.refuse(.lost) }
     }
     try channel.pipeline.syncOperations.addHandler(handler)

@@ -50,7 +50,7 @@ final class Shard {
     self.report = report
     self.logger = logger
     routes = RouteTable(settings.routes)
-    dialler = TargetDialler(loop: loop, logger: logger)
+    dialler = TargetDialler(loop: loop, limit: settings.entrances.dialLimit, logger: logger)
   }
 
   func start() {

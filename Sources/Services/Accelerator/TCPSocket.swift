@@ -54,6 +54,14 @@ enum TCPSocket {
     (.init(level: .tcp, name: .init(rawValue: TCP_KEEPCNT)), 8),
   ]
 
+  /// Of every connection with an application or a target, accepted or dialled. Urgent octets stay in line (SO_OOBINLINE): otherwise the kernel takes the last octet of what was
+  /// sent with MSG_OOB out of the stream, and the far side would get one octet less than was sent. That it was urgent is lost; RFC 6093 section 6 advises against its use for good.
+  static let applicationOptions: [(option: ChannelOptions.Types.SocketOption, value: Int)] =
+    keepAlive + [
+      (.init(level: .socket, name: .init(rawValue: SO_OOBINLINE)), 1),
+      (.init(level: .tcp, name: .tcp_nodelay), 1),
+    ]
+
   // linux/tcp.h and asm-generic/socket.h; the C library's headers lack some.
   private static let tcpCongestion: CInt = 13
   private static let tcpNotSentLowWater: CInt = 25

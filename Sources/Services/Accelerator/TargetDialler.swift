@@ -9,32 +9,31 @@ import Vocabulary
 
 /// Connects to targets, on one event loop: for flows that a peer opens, and for applications whose target no peer covers.
 final class TargetDialler {
-  /// A SYN is sent again after 1, 3 and 7 s (RFC 6298): three losses fit. It stays below `InterceptionLimits.answer`.
-  static let timeout = TimeAmount.seconds(10)
   /// Names that are being resolved at once; each takes a thread of the pool.
   static let maximumResolving = 256
   /// One read of a LAN leg: four frames.
   static let readOctets = 128 << 10
 
   private let loop: any EventLoop
+  private let limit: TimeAmount
   private let logger: Logger
   private var resolving = 0
 
-  init(loop: any EventLoop, logger: Logger) {
+  init(loop: any EventLoop, limit: TimeSpan, logger: Logger) {
     self.loop = loop
+    self.limit = .nanoseconds(limit.nanoseconds)
     self.logger = logger
   }
 
   /// The options of every LAN leg, dialled or accepted. A relay reads when it has room; NIO must not read more than once for it.
   private func bootstrap() -> ClientBootstrap {
     let bootstrap = ClientBootstrap(group: loop)
-      .connectTimeout(TargetDialler.timeout)
+      .connectTimeout(limit)
       .channelOption(.autoRead, value: false)
       .channelOption(.allowRemoteHalfClosure, value: true)
       .channelOption(.maxMessagesPerRead, value: 1)
       .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TargetDialler.readOctets))
-      .channelOption(.tcpOption(.tcp_nodelay), value: 1)
-    return TCPSocket.keepAlive.reduce(bootstrap) { $0.channelOption($1.option, value: $1.value) }
+    return TCPSocket.applicationOptions.reduce(bootstrap) { $0.channelOption($1.option, value: $1.value) }
   }
 
   /// Calls back on the loop with a connected channel or the reason why there is none.

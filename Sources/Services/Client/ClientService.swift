@@ -226,11 +226,13 @@ private final class ClientState {
   // MARK: Entrances
 
   func takeSOCKS(_ channel: any Channel) throws {
-    try channel.pipeline.syncOperations.addHandler(SOCKS5Handler(logger: logger) { [unowned self] in self.open($0, for: $1) })
+    try channel.pipeline.syncOperations.addHandler(
+      SOCKS5Handler(SOCKS5Handshake(), logger: logger) { [unowned self] in self.open($0, for: $1) })
   }
 
   func takeConnect(_ channel: any Channel) throws {
-    try channel.pipeline.syncOperations.addHandler(HTTPConnectHandler(logger: logger) { [unowned self] in self.open($0, for: $1) })
+    try channel.pipeline.syncOperations.addHandler(
+      HTTPConnectHandler(HTTPConnectHandshake(), logger: logger) { [unowned self] in self.open($0, for: $1) })
   }
 
   func takeForward(_ channel: any Channel, to target: FlowTarget) {

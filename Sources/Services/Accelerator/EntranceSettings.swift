@@ -1,0 +1,41 @@
+import Flows
+import Sockets
+import Vocabulary
+
+/// The ways in beside HTTP CONNECT, and what becomes of the flows that no tunnel takes.
+package struct EntranceSettings: Sendable, Hashable {
+  /// A port whose connections all go to one target.
+  package struct Forward: Sendable, Hashable {
+    package var listen: Endpoint
+    package var target: Location
+
+    package init(listen: Endpoint, target: Location) {
+      self.listen = listen
+      self.target = target
+    }
+
+    /// `10.1.0.5:8080=10.2.0.9:80`; the target may be a name, which is looked up for each connection.
+    package init?(_ text: String) {
+      guard let equals = text.firstIndex(of: "="), let listen = Endpoint(text[..<equals]),
+        let target = Location(text[text.index(after: equals)...])
+      else { return nil }
+      self.init(listen: listen, target: target)
+    }
+  }
+
+  /// Where SOCKS5 is spoken.
+  package var socks: Endpoint?
+  package var forwards: [Forward]
+  /// From the first SYN to a target until it counts as one that does not answer.
+  package var dialLimit = EntranceSettings.defaultDialLimit
+
+  /// A SYN is sent again after 1, 3 and 7 s (RFC 6298): three losses fit. It stays below `InterceptionLimits.answer`.
+  package static let defaultDialLimit = TimeSpan.seconds(Int64(10))
+
+  package init(socks: Endpoint? = nil, forwards: [Forward] = []) {
+    self.socks = socks
+    self.forwards = forwards
+  }
+
+  var isEmpty: Bool { socks == nil && forwards.isEmpty }
+}
