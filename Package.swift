@@ -65,7 +65,7 @@ let adapters: [Target] = [
   layer(
     "Adapters", "Carriers",
     ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", "Certificates", "Sealing", nioCore, nioPosix, nioHTTP1, logging]),
-  layer("Adapters", "Compression", ["Vocabulary", "CZstd", "Dedup", "ChunkStores", "Tunnel", crypto, nioCore]),
+  layer("Adapters", "Compression", ["Vocabulary", "CZstd", "Dedup", "ChunkStores", crypto, nioCore, collections]),
   layer("Adapters", "ChunkStores", ["Vocabulary", "Dedup", "CChecksum", crypto, nioCore, nioPosix, logging]),
   layer("Adapters", "Telemetry", ["Vocabulary", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", "Relay", nioCore, nioPosix, nioHTTP1, logging]),

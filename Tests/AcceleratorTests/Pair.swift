@@ -1,4 +1,5 @@
 import Accelerator
+import ChunkStores
 import Flows
 import Foundation
 import Logging
@@ -37,6 +38,9 @@ struct Pair: Sendable {
     var certificatesOfA: String?
     var certificatesOfB: String?
     var entrances = EntranceSettings()
+    var cache = CacheSettings.memory(.mebibytes(64))
+    var storeOfA: (any ChunkStore)?
+    var storeOfB: (any ChunkStore)?
     var loggerOfA = Pair.quiet
     var loggerOfB = Pair.quiet
     /// How many tunnel connections must stand before the test begins.
@@ -58,7 +62,8 @@ struct Pair: Sendable {
       rateLimit: options.rateLimit, loops: options.loops, compresses: options.compresses,
       limits: options.limits)
     settingsOfB.entrances.dialLimit = options.entrances.dialLimit
-    let b = AcceleratorService(settings: settingsOfB, logger: options.loggerOfB)
+    settingsOfB.cache = options.cache
+    let b = AcceleratorService(settings: settingsOfB, store: options.storeOfB, logger: options.loggerOfB)
     try await running(b) { placesOfB in
       let tunnel = try #require(placesOfB.tunnel)
       var settings = AcceleratorSettings(
@@ -68,7 +73,8 @@ struct Pair: Sendable {
         compresses: options.compresses, limits: options.limits)
       if let limit = options.entranceLimit { settings.entranceLimit = limit }
       settings.entrances = options.entrances
-      let a = AcceleratorService(settings: settings, logger: options.loggerOfA)
+      settings.cache = options.cache
+      let a = AcceleratorService(settings: settings, store: options.storeOfA, logger: options.loggerOfA)
       try await running(a) { placesOfA in
         let pair = Pair(a: a, b: b, entrance: try #require(placesOfA.entrance).port, tunnel: tunnel.port, places: placesOfA)
         try await pair.waitForConnections(options.connections)

@@ -19,6 +19,8 @@ package final class FlowHub {
   package let maximumDataOctets: Int
   /// Called for a flow that the peer opens; answer with `accept` or `refuse`, now or later.
   package var onIncoming: (FlowID, FlowTarget) -> Void
+  /// Called when a flow's socket has taken octets.
+  package var onPassedOn: ((FlowID) -> Void)?
   /// Called when the last flow of a burst has gone, so that an owner which drains can end.
   package var onIdle: (() -> Void)?
 
@@ -63,6 +65,8 @@ package final class FlowHub {
   package func attach(transport: any FlowTransport) { self.transport = transport }
 
   package var count: Int { table.count }
+  /// Octets that were given to the flow's socket and not taken by it yet.
+  package func unconsumed(_ id: FlowID) -> Int { table.unconsumed(id) }
 }
 
 // MARK: Opening
@@ -223,6 +227,7 @@ extension FlowHub {
   func relay(_ relay: SocketRelay, passedOn octets: Int) {
     guard flows[relay.flow]?.relay === relay else { return }
     table.consumed(octets, on: relay.flow)
+    onPassedOn?(relay.flow)
     pump()
   }
 }

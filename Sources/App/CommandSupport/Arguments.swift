@@ -10,6 +10,10 @@ extension IPAddress: ExpressibleByArgument {
   package init?(argument: String) { self.init(argument) }
 }
 
+extension ByteCount: ExpressibleByArgument {
+  package init?(argument: String) { self.init(argument) }
+}
+
 extension IPPrefix: ExpressibleByArgument {
   package init?(argument: String) { self.init(argument) }
 }

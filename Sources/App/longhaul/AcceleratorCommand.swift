@@ -53,6 +53,8 @@ struct AcceleratorCommand: AsyncParsableCommand {
   @Option(help: "The controller, ADDRESS:PORT. Without one the accelerator follows its options alone.")
   var controller: Endpoint?
 
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup var log: LogOptions
 
   func validate() throws {
@@ -84,6 +86,7 @@ struct AcceleratorCommand: AsyncParsableCommand {
       rateLimit: rateLimit.map { .megabitsPerSecond($0) }, controller: controller, loops: loops, connectionsPerPeer: connections,
       compresses: !isPlain)
     settings.entrances = entrances.settings
+    settings.cache = cache.settings
     return settings
   }
 }

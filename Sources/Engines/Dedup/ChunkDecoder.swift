@@ -103,6 +103,9 @@ package struct ChunkDecoder: Sendable {
     try references.supply(ordinal, bytes, verifiedBy: verify ? namer : nil)
   }
 
+  /// The owner has seen that it lacks the chunk, and asks the peer before its turn: it is not `want`ed any more.
+  package mutating func ask(_ ordinal: UInt32) { _ = references.want(ordinal) }
+
   /// What to do next; nil: nothing until something comes. Only the chunks among the next `ahead` octets of the flow are looked for, so that a receiver that has stopped keeps names.
   package mutating func next(ahead: Int) -> Decoded? {
     if let (ordinal, reference) = references.nextToWant(after: delivered, within: ahead) { return .want(ordinal: ordinal, reference) }

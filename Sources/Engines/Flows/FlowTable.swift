@@ -49,6 +49,9 @@ extension FlowTable {
     return flow.credit
   }
 
+  /// Octets that were handed to the local side and not yet passed on.
+  package func unconsumed(_ id: FlowID) -> Int { flows[id]?.unconsumed ?? 0 }
+
   /// Identifiers that `open` may take.
   package var freeIdentifiers: Int { returned.count + (fresh.map { Int(identifiers.upperBound - $0) + 1 } ?? 0) }
 

@@ -6,6 +6,14 @@ package struct ByteCount: Hashable, Comparable, Sendable, Codable {
   package static func kibibytes(_ count: Int) -> ByteCount { ByteCount(count << 10) }
   package static func mebibytes(_ count: Int) -> ByteCount { ByteCount(count << 20) }
 
+  /// `65536`, `64K`, `256M`, `10G`, `1T`: multiples of 1,024; nil for anything else, and for less than nothing.
+  package init?(_ text: some StringProtocol) {
+    let units: [Character: Int] = ["K": 10, "M": 20, "G": 30, "T": 40]
+    let shift = text.last.flatMap { units[$0] }
+    guard let number = Int(shift == nil ? text[...] : text.dropLast()), number >= 0, number <= Int.max >> (shift ?? 0) else { return nil }
+    self.init(number << (shift ?? 0))
+  }
+
   package init(from decoder: any Decoder) throws { self.init(try decoder.singleValueContainer().decode(Int.self)) }
 
   package func encode(to encoder: any Encoder) throws {

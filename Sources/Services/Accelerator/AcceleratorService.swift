@@ -1,5 +1,7 @@
 import Authentication
 import Certificates
+import ChunkStores
+import Compression
 import Control
 import ControlLink
 import Logging
@@ -25,14 +27,17 @@ package struct AcceleratorPlaces: Sendable, Hashable {
 /// The accelerator: its entrance, its tunnels, and the link to the controller.
 package final class AcceleratorService: Sendable {
   private let settings: AcceleratorSettings
+  private let givenStore: (any ChunkStore)?
   private let logger: Logger
   /// The shards while the service runs.
   private let shards = Mutex<[NIOLoopBound<Shard>]>([])
   /// Probes other sites for the controller, while the service runs with one.
   private let prober = Mutex<NIOLoopBound<PathProber>?>(nil)
 
-  package init(settings: AcceleratorSettings, logger: Logger) {
+  /// - Parameter store: the byte cache, where it is not to be opened as the settings say.
+  package init(settings: AcceleratorSettings, store: (any ChunkStore)? = nil, logger: Logger) {
     self.settings = settings
+    givenStore = store
     self.logger = logger
   }
 
@@ -75,11 +80,14 @@ package final class AcceleratorService: Sendable {
   ) async throws {
     let reporter = Reporter()
     let shares = PacingShares()
+    let store = try givenStore ?? settings.cache.open(logger: logger)
     var made: [NIOLoopBound<Shard>] = []
     for loop in group.makeIterator() {
       let shard = try await loop.submit { [settings, logger] in
         NIOLoopBound(
-          Shard(loop: loop, settings: settings, security: security, shares: shares, report: { reporter.report($0) }, logger: logger),
+          Shard(
+            loop: loop, settings: settings, security: security, store: store, shares: shares, report: { reporter.report($0) },
+            logger: logger),
           eventLoop: loop)
       }.get()
       made.append(shard)

@@ -70,6 +70,8 @@ package struct AcceleratorSettings: Sendable {
   /// False: DATA goes out plain in both directions.
   package var compresses: Bool
   package var limits: FlowLimits
+  /// The byte cache.
+  package var cache = CacheSettings.memory(CacheSettings.defaultMemory)
   /// From a connection at the entrance to its whole CONNECT.
   package var entranceLimit = AcceleratorSettings.defaultEntranceLimit
 

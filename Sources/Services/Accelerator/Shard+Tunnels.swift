@@ -1,5 +1,6 @@
 import Authentication
 import Certificates
+import Compression
 import Control
 import Flows
 import Logging
@@ -44,9 +45,10 @@ extension Shard {
   ) -> TunnelLink {
     let hello = TunnelHello(
       node: settings.node, peer: peer ?? NodeID(""), maximumFlows: UInt32(settings.limits.maximumFlows),
-      nonce: EndpointKey.randomOctets(TunnelLimits.nonceOctets))
+      nonce: EndpointKey.randomOctets(TunnelLimits.nonceOctets), store: store?.identity ?? 0)
     let setup = TunnelLink.Setup(
       role: role, hello: hello, prover: security.prover(behind: gate), limits: settings.limits, compresses: settings.compresses,
+      store: store,
       congestion: CongestionPolicy(isPaced: settings.rateLimit != nil, keepsIdleWindows: keepsIdleWindows), logger: logger)
     let events = TunnelLink.Events(
       established: { [weak self] link, hello in
@@ -94,18 +96,18 @@ extension Shard {
   }
 
   func dial(_ target: FlowTarget, flow id: FlowID, of link: TunnelLink) {
-    let codec = link.codec(of: id)
+    let flow = link.flow(id)
     if let address = IPAddress(target.host) {
       let isParked = parked.park(Endpoint(address: address, port: target.port)) { [weak self, weak link] in
         // Its opener may have given it up meanwhile.
-        guard let self, let link, link.codec(of: id) === codec, codec != nil else { return }
+        guard let self, let link, link.flow(id) === flow, flow != nil else { return }
         self.dial(target, flow: id, of: link)
       }
       if isParked { return }
     }
     dialler.dial(target) { [weak link, logger] result in
-      // The opener may have given up meanwhile, and opened another flow with the same identifier: that one has another codec.
-      let hub = link?.codec(of: id) === codec ? link?.hub : nil
+      // The opener may have given up meanwhile, and opened another flow with the same identifier: that one is another object.
+      let hub = link?.flow(id) === flow ? link?.hub : nil
       switch result {
       case .success(let channel):
         if let hub { hub.accept(id, with: channel) } else { SocketRelay.abort(channel) }

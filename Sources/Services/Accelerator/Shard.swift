@@ -1,4 +1,6 @@
 import Authentication
+import ChunkStores
+import Compression
 import Control
 import Flows
 import Interception
@@ -21,6 +23,8 @@ final class Shard {
   let loop: any EventLoop
   let settings: AcceleratorSettings
   let security: TunnelSecurity
+  /// The byte cache, shared by all loops; nil for none.
+  let store: (any ChunkStore)?
   let routes: RouteTable
   let dialler: TargetDialler
   let parked: ParkedFlows
@@ -38,12 +42,13 @@ final class Shard {
   var warming: [NodeID: WarmRequest] = [:]
 
   init(
-    loop: any EventLoop, settings: AcceleratorSettings, security: TunnelSecurity, shares: PacingShares,
+    loop: any EventLoop, settings: AcceleratorSettings, security: TunnelSecurity, store: (any ChunkStore)?, shares: PacingShares,
     report: @escaping @Sendable (NodeReport) -> Void, logger: Logger
   ) {
     self.loop = loop
     self.settings = settings
     self.security = security
+    self.store = store
     self.shares = shares
     parked = ParkedFlows(loop: loop)
     keepsIdleWindows = TCPSocket.keepsIdleWindows()

@@ -1,4 +1,5 @@
 import Certificates
+import ChunkStores
 import Compression
 import Dedup
 import Flows
@@ -22,6 +23,8 @@ final class TunnelLink: ChannelInboundHandler {
     var prover: TunnelProver
     var limits: FlowLimits
     var compresses: Bool
+    /// The byte cache; nil for none.
+    var store: (any ChunkStore)?
     var congestion: CongestionPolicy
     var logger: Logger
   }
@@ -48,14 +51,26 @@ final class TunnelLink: ChannelInboundHandler {
   let loop: any EventLoop
   let setup: Setup
   let events: Events
-  private var engine: TunnelConnection
+  var engine: TunnelConnection
   /// Nil until the handshake is done, because the peer's HELLO says how many flows it takes.
-  private(set) var hub: FlowHub?
-  private(set) var peer: TunnelHello?
+  var hub: FlowHub?
+  var peer: TunnelHello?
   private(set) var context: ChannelHandlerContext?
-  private var codecs: [FlowID: FlowCodec] = [:]
+  /// The living ones, and those that are over but for chunks that the peer has not found yet.
+  var flows: [FlowID: LinkFlow] = [:]
   /// The request whose OPEN is being made.
-  private var opening: FlowRequest?
+  var opening: FlowRequest?
+  /// The peer's store, if both ends have one.
+  var cachePeer: PeerSlot?
+  /// Octets that are kept because they have gone as names only.
+  var pinnedOctets = 0
+  /// Flows that hold octets for the end of their chunk.
+  var holding: [LinkFlow] = []
+  var holdTask: Scheduled<Void>?
+  /// Identifiers of flows that are over, kept from use until nothing can be asked of them.
+  var resting: Set<FlowID> = []
+  /// Flows that have sent in this turn.
+  var hasSent: [LinkFlow] = []
   private var timer: (at: Instant, task: Scheduled<Void>)?
   private var congestion: CongestionPolicy
   private var isDraining = false
@@ -63,11 +78,11 @@ final class TunnelLink: ChannelInboundHandler {
   var warmUp: WarmUp?
   var warmTask: Scheduled<Void>?
   private var pacing: BitRate?
-  private var octetsSinceDeal = 0
+  var octetsSinceDeal = 0
   /// Payload and padding written so far.
-  private var octetsWritten = 0
+  var octetsWritten = 0
   /// The figures of the flows that have ended.
-  private var ended = FlowStatistics()
+  var ended = FlowStatistics()
   private(set) var roundTrip: TimeSpan?
   /// Set by the owner when the peer is known: who shares the rate with this connection.
   var group: PacingGroup?
@@ -95,7 +110,7 @@ extension TunnelLink {
   var isWarm: Bool { warmUp?.isOpening == false }
 
   /// What all its flows came to, ended and living.
-  var statistics: FlowStatistics { codecs.values.reduce(into: ended) { $0 += $1.statistics } }
+  var statistics: FlowStatistics { flows.values.reduce(into: ended) { $0 += $1.codec.statistics } }
 
   func takeOctetsSinceDeal() -> Int {
     defer { octetsSinceDeal = 0 }
@@ -103,7 +118,7 @@ extension TunnelLink {
   }
 
   /// The flow that has this identifier now, as one object that no later flow is.
-  func codec(of id: FlowID) -> FlowCodec? { codecs[id] }
+  func flow(_ id: FlowID) -> LinkFlow? { flows[id] }
 
   /// Takes another congestion control if segments are being lost.
   func watchLosses() {
@@ -184,6 +199,7 @@ extension TunnelLink {
 
   func channelReadComplete(context: ChannelHandlerContext) {
     hub?.receiveComplete()
+    releaseIdentifiers()
     context.flush()
   }
 
@@ -209,8 +225,10 @@ extension TunnelLink {
     timer?.task.cancel()
     warmTask?.cancel()
     warmUp = nil
+    holdTask?.cancel()
     hub?.transportLost(.lost)
-    for id in codecs.keys.sorted() { forget(id) }
+    for id in flows.keys.sorted() { abandon(id) }
+    holding.removeAll()
     events.closed(self, closure)
     // What was written before (a goodbye) still goes out.
     guard let context else { return }
@@ -222,7 +240,7 @@ extension TunnelLink {
 // MARK: The engine's effects
 
 extension TunnelLink {
-  private func drain() {
+  func drain() {
     guard !isDraining, context != nil else { return }
     isDraining = true
     var hasWritten = false
@@ -244,80 +262,6 @@ extension TunnelLink {
     watchDeadline()
   }
 
-  private func establish(_ hello: TunnelHello) {
-    var limits = setup.limits
-    limits.maximumFlows = max(min(limits.maximumFlows, Int(hello.maximumFlows)), 1)
-    let hub = FlowHub(
-      loop: loop, role: setup.role == .dialler ? .opener : .acceptor, limits: limits, identifiers: TunnelLink.identifiers,
-      maximumDataOctets: TunnelLimits.dataOctets, logger: setup.logger
-    ) { [weak self] id, target in
-      guard let self else { return }
-      self.events.incoming(self, id, target)
-    }
-    hub.attach(transport: self)
-    self.hub = hub
-    peer = hello
-    events.established(self, hello)
-  }
-
-  /// A frame of a flow that this end has forgotten is late, and dropped.
-  private func receive(_ frame: FlowFrame, _ terms: FlowTerms, on id: FlowID) {
-    switch frame {
-    case .open(let target, _):
-      // The dialler's coding is its own choice; ours is the one it offers, if this end compresses at all.
-      var ours = terms
-      ours.inbound = terms.outbound
-      ours.outbound = setup.compresses ? min(terms.inbound, .zstd) : .plain
-      codecs[id] = FlowCodec(target: target, terms: ours)
-      give(frame, to: id)
-    case .opened:
-      codecs[id]?.answered(terms.outbound)
-      give(frame, to: id)
-    case .end, .reset:
-      let isOver = codecs[id]?.receivedEnd() ?? false
-      give(frame, to: id)
-      if isOver { forget(id) }
-    case .refused:
-      give(frame, to: id)
-      forget(id)
-    case .credit: give(frame, to: id)
-    case .data: return  // comes as a coded frame
-    }
-  }
-
-  private func receive(_ frame: CodedFrame, on id: FlowID) {
-    guard let codec = codecs[id] else { return }
-    do throws(DecompressionError) {
-      switch frame {
-      case .data(let payload): give(.data(try codec.decode(payload)), to: id)
-      case .literal(let bytes): give(.data(codec.literal(bytes)), to: id)
-      case .reference, .missing, .chunk, .resolved, .lane: engine.fail(.outOfTurn(.reference))
-      }
-    } catch {
-      engine.fail(TunnelGoodbye(.violation, "flow \(id): \(error)"))
-    }
-  }
-
-  private func give(_ frame: FlowFrame, to id: FlowID) {
-    do throws(FlowViolation) {
-      try hub?.receive(frame, on: id)
-    } catch {
-      engine.fail(.flow(error))
-    }
-  }
-
-  private func forget(_ id: FlowID) {
-    guard let codec = codecs.removeValue(forKey: id) else { return }
-    ended += codec.statistics
-    let figures = codec.statistics
-    setup.logger.debug(
-      "flow closed",
-      metadata: [
-        "flow.id": "\(id)", "target": "\(codec.target)", "sent": "\(figures.plainSent)", "sent.wire": "\(figures.wireSent)",
-        "received": "\(figures.plainReceived)", "received.wire": "\(figures.wireReceived)",
-      ])
-  }
-
   private func watchDeadline() {
     guard !isClosed, let deadline = engine.deadline else { return }
     if let timer, timer.at == deadline { return }
@@ -329,89 +273,5 @@ extension TunnelLink {
       self.drain()
     }
     timer = (deadline, task)
-  }
-}
-
-// MARK: The hub's transport
-
-extension TunnelLink: FlowTransport {
-  /// Never zero while the channel says it is writable: only then will it also say when it is writable again.
-  var space: Int {
-    guard let context, !isClosed, context.channel.isWritable else { return 0 }
-    return max(TCPSocket.waterMarks.high - bufferedOctets, 1)
-  }
-
-  func transmit(_ frame: FlowFrame, on id: FlowID) {
-    guard let context, !isClosed else { return }
-    switch frame {
-    case .open(let target, _):
-      let coding: DataCoding = setup.compresses ? .zstd : .plain
-      var terms = FlowTerms(outbound: coding, inbound: coding)
-      if let opening {
-        terms.priority = opening.priority
-        terms.tenant = opening.tenant
-        terms.source = opening.source
-      }
-      write(.flow(id, frame, terms: terms), context)
-      terms.inbound = .plain  // until OPENED says
-      codecs[id] = FlowCodec(target: target, terms: terms)
-    case .opened:
-      let coding = codecs[id]?.terms.outbound ?? .plain
-      write(.flow(id, frame, terms: FlowTerms(outbound: coding, inbound: coding)), context)
-    case .data(let plain):
-      guard let codec = codecs[id] else { return }
-      var rest = plain
-      while rest.readableBytes > TunnelLimits.youngDataOctets, isYoung(codec),
-        let part = rest.readSlice(length: TunnelLimits.youngDataOctets)
-      {
-        transmit(part, codec, on: id, context)
-      }
-      if rest.readableBytes > 0 { transmit(rest, codec, on: id, context) }
-    case .end, .reset:
-      write(.flow(id, frame, terms: .plain), context)
-      if codecs[id]?.sentEnd() == true { forget(id) }
-    case .refused:
-      write(.flow(id, frame, terms: .plain), context)
-      forget(id)
-    case .credit: write(.flow(id, frame, terms: .plain), context)
-    }
-  }
-
-  func flush() { context?.flush() }
-
-  private func isYoung(_ codec: FlowCodec) -> Bool {
-    octetsWritten < TunnelLimits.youngConnectionOctets || codec.statistics.plainSent < TunnelLimits.youngFlowOctets
-  }
-
-  private func transmit(_ plain: ByteBuffer, _ codec: FlowCodec, on id: FlowID, _ context: ChannelHandlerContext) {
-    let (kind, payload) = codec.encode(plain)
-    octetsSinceDeal += payload.readableBytes
-    group?.noteTraffic(payload.readableBytes)
-    write(kind, payload, of: id, context)
-  }
-
-  private func write(_ frame: TunnelFrame, _ context: ChannelHandlerContext) {
-    var buffer = context.channel.allocator.buffer(capacity: 32)
-    frame.write(into: &buffer)
-    context.write(wrapOutboundOut(buffer), promise: nil)
-  }
-
-  func write(_ kind: TunnelFrame.Kind, _ payload: ByteBuffer, of id: FlowID, _ context: ChannelHandlerContext) {
-    octetsWritten += payload.readableBytes
-    if kind == .data, payload.readerIndex >= TunnelLimits.headerOctets {  // an encoder has left room for the header
-      var whole = payload
-      whole.moveReaderIndex(to: payload.readerIndex - TunnelLimits.headerOctets)
-      var header = ByteBuffer()
-      TunnelFrame.writeHeader(kind, flow: id, payload: payload.readableBytes, into: &header)
-      whole.setBuffer(header, at: whole.readerIndex)
-      context.write(wrapOutboundOut(whole), promise: nil)
-      return
-    }
-    let copies = payload.readableBytes <= TunnelLink.copiedPayload
-    var buffer = context.channel.allocator.buffer(capacity: TunnelLimits.headerOctets + (copies ? payload.readableBytes : 0))
-    TunnelFrame.writeHeader(kind, flow: id, payload: payload.readableBytes, into: &buffer)
-    if copies { buffer.writeImmutableBuffer(payload) }
-    context.write(wrapOutboundOut(buffer), promise: nil)
-    if !copies { context.write(wrapOutboundOut(payload), promise: nil) }
   }
 }

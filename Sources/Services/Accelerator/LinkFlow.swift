@@ -1,0 +1,34 @@
+import Compression
+import Flows
+import Tunnel
+import Vocabulary
+
+/// One flow on one tunnel connection: its codec, and how far its two directions have come. An identifier may stand for another flow later; this object never does.
+final class LinkFlow {
+  let id: FlowID
+  let target: FlowTarget
+  /// `outbound` is ours, `inbound` the peer's.
+  let terms: FlowTerms
+  let codec: FlowCodec
+  let since: Instant
+  var hasSentEnd = false
+  /// END has come; it is told to the flow's socket once all octets before it are.
+  var hasReceivedEnd = false
+  /// END has been told.
+  var hasEnded = false
+  /// Octets of the codec's pins that its link has counted.
+  var countedPins = 0
+  /// Since when octets are held for the end of their chunk.
+  var heldSince: Instant?
+
+  init(id: FlowID, target: FlowTarget, terms: FlowTerms, codec: FlowCodec, since: Instant) {
+    self.id = id
+    self.target = target
+    self.terms = terms
+    self.codec = codec
+    self.since = since
+  }
+
+  /// Both directions have ended: the flow is over, and only what was named may still be asked for.
+  var isOver: Bool { hasSentEnd && hasEnded }
+}

@@ -1,0 +1,42 @@
+import ChunkStores
+import Dedup
+import NIOCore
+import Synchronization
+import TestSupport
+import Vocabulary
+
+/// A store that forgets chunks at moments that a seed decides, between being asked whether it has one and being asked for it, too.
+final class ForgetfulStore: ChunkStore {
+  private let inner: Mutex<MemoryChunkStore>
+  private let random: Mutex<SeededGenerator>
+  private let capacity: Int
+  private let forgets: Double
+  let identity: UInt64
+
+  init(capacity: Int, seed: UInt64, forgets: Double = 0) {
+    inner = Mutex(MemoryChunkStore(capacity: capacity, identity: seed))
+    random = Mutex(SeededGenerator(seed: seed))
+    self.capacity = capacity
+    self.forgets = forgets
+    identity = seed
+  }
+
+  private var store: MemoryChunkStore { inner.withLock { $0 } }
+  private var isForgotten: Bool { random.withLock { Double.random(in: 0..<1, using: &$0) < forgets } }
+
+  /// Everything is gone, and nobody is told.
+  func lose() { inner.withLock { $0 = MemoryChunkStore(capacity: capacity, identity: identity) } }
+
+  func slot(of peer: NodeID, store: UInt64) -> PeerSlot { self.store.slot(of: peer, store: store) }
+  func contains(_ name: ChunkName) -> Bool { !isForgotten && store.contains(name) }
+  func isShared(_ name: ChunkName, with peer: PeerSlot) -> Bool { store.isShared(name, with: peer) }
+  func forget(_ name: ChunkName, of peer: PeerSlot) { store.forget(name, of: peer) }
+  func put(_ name: ChunkName, _ bytes: ByteBuffer, sharedWith peer: PeerSlot?) { store.put(name, bytes, sharedWith: peer) }
+  /// Half of what is there must be fetched, as from a disk.
+  func take(_ name: ChunkName) -> ByteBuffer? { random.withLock { Bool.random(using: &$0) } ? nil : store.take(name) }
+  func fetch(_ name: ChunkName, on loop: any EventLoop, then: @escaping @Sendable (ByteBuffer?) -> Void) {
+    if isForgotten { loop.execute { then(nil) } } else { store.fetch(name, on: loop, then: then) }
+  }
+  func recent(_ limit: Int) -> [ChunkReference] { store.recent(limit) }
+  var figures: ChunkStoreFigures { store.figures }
+}
