@@ -41,6 +41,7 @@ let shims: [Target] = [
   .systemLibrary(name: "CZstd", path: "Sources/C/CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
   .target(name: "CChecksum", path: "Sources/C/CChecksum"),
   .target(name: "CLinux", path: "Sources/C/CLinux"),
+  .target(name: "CStorage", path: "Sources/C/CStorage"),
 ]
 
 let engines: [Target] = [
@@ -66,7 +67,7 @@ let adapters: [Target] = [
     "Adapters", "Carriers",
     ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", "Certificates", "Sealing", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Compression", ["Vocabulary", "CZstd", "Dedup", "ChunkStores", crypto, nioCore, collections]),
-  layer("Adapters", "ChunkStores", ["Vocabulary", "Dedup", "CChecksum", crypto, nioCore, nioPosix, logging]),
+  layer("Adapters", "ChunkStores", ["Vocabulary", "Dedup", "CChecksum", "CStorage", crypto, nioCore, nioPosix, collections, logging]),
   layer("Adapters", "Telemetry", ["Vocabulary", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", "Relay", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Probing", ["Vocabulary", "Paths", "Control", "Sockets", nioCore, nioPosix, logging]),
@@ -146,7 +147,7 @@ let testTargets: [Target] = [
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
   tests("TunnelTests", ["Tunnel", "Dedup", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("DedupTests", ["Dedup", "Simulation", "Vocabulary", crypto, nioCore]),
-  tests("ChunkStoreTests", ["ChunkStores", "Dedup", "Vocabulary", nioCore, nioPosix, logging]),
+  tests("ChunkStoreTests", ["TestSupport", "ChunkStores", "Dedup", "Vocabulary", nioCore, nioPosix, logging]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
   tests("SealingTests", ["Sealing", crypto, nioCore]),
   tests(

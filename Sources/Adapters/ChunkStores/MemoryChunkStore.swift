@@ -71,23 +71,10 @@ package final class MemoryChunkStore: ChunkStore {
 
   package func recent(_ limit: Int) -> [ChunkReference] {
     // Names are random: the shards' orders, one of each in turn, are nearly the order of all.
-    let parts = shards.map { shard in shard.contents.withLock { $0.recent(limit / shards.count + 1) } }
-    var found: [ChunkReference] = []
-    for rank in 0..<(parts.map(\.count).max() ?? 0) {
-      for part in parts where rank < part.count && found.count < limit { found.append(part[rank]) }
-    }
-    return found
+    .interleaved(shards.map { shard in shard.contents.withLock { $0.recent(limit / shards.count + 1) } }, limit: limit)
   }
 
   package var figures: ChunkStoreFigures {
-    shards.reduce(into: ChunkStoreFigures()) { sum, shard in
-      let part = shard.contents.withLock { $0.figures }
-      sum.chunks += part.chunks
-      sum.octets += part.octets
-      sum.hits += part.hits
-      sum.misses += part.misses
-      sum.dropped += part.dropped
-      sum.evicted += part.evicted
-    }
+    shards.reduce(into: ChunkStoreFigures()) { sum, shard in sum.add(shard.contents.withLock { $0.figures }) }
   }
 }
