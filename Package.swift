@@ -57,6 +57,7 @@ let engines: [Target] = [
 ]
 
 let adapters: [Target] = [
+  layer("Adapters", "SettingsFiles", ["Vocabulary", yams]),
   layer("Adapters", "Sockets", ["Vocabulary", nioCore, nioPosix]),
   layer("Adapters", "Authentication", ["Vocabulary", "SCTP", "Control", crypto]),
   layer("Adapters", "Certificates", ["Vocabulary", "Control", crypto, x509, asn1, nioCore, nioTLS, nioSSL, logging]),
@@ -97,13 +98,14 @@ let services: [Target] = [
     [
       "Vocabulary", "Flows", "Tunnel", "Dedup", "Control", "Authentication", "Certificates", "Relay", "Sockets", "Compression",
       "ChunkStores", "Telemetry", "LinuxNetwork", "Interception", "Probing", "ControlLink",
-      yams, nioCore, nioPosix, logging,
+      "SettingsFiles", nioCore, nioPosix, logging,
     ]),
   layer(
     "Services", "Controller",
     [
-      "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Certificates", "Sockets", "Hypervisors", hummingbird,
-      hummingbirdCore, yams, nioCore,
+      "SettingsFiles", "Vocabulary", "Control", "Paths", "Placement", "Authentication", "Certificates", "Sockets", "Hypervisors",
+      hummingbird,
+      hummingbirdCore, nioCore,
       nioPosix,
       nioHTTP1, logging,
     ]),
@@ -168,7 +170,8 @@ let testTargets: [Target] = [
   tests(
     "AcceleratorTests",
     [
-      "TestSupport", "CertificateSupport", "Certificates", "Sockets", "Accelerator", "Compression", "ChunkStores", "Dedup", "Telemetry",
+      "TestSupport", "CertificateSupport", "Certificates", "Sockets", "SettingsFiles", "Accelerator", "Compression", "ChunkStores", "Dedup",
+      "Telemetry",
       "LinuxNetwork",
       "Interception",
       "Relay", "Tunnel", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded,

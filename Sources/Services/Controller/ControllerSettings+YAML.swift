@@ -1,13 +1,7 @@
 import Hypervisors
 import Placement
+import SettingsFiles
 import Vocabulary
-import Yams
-
-#if canImport(FoundationEssentials)
-  import FoundationEssentials
-#else
-  import Foundation
-#endif
 
 extension ControllerSettings {
   /// 64 sites fill the table of paths (64 x 64 = 4,096), and 256 machines are 512 connections to hypervisors.
@@ -17,30 +11,31 @@ extension ControllerSettings {
   static let maximumPlaces = 64
   /// A unix socket's path (`sun_path`) has 108 octets, the last of which is zero.
   static let maximumSocketPath = 107
-  /// 256 machines of two places are 50 KiB; more is no settings file.
-  static let maximumFile = 1 << 20
+  private static let help = "docs/operations/controller.md"
 
   /// Reads one YAML file. Files that it names are found from its folder.
   package init(contentsOf path: String) throws(ControllerError) {
-    guard let data = FileManager.default.contents(atPath: path) else { throw .unreadable(file: path, reason: "cannot be read") }
-    guard data.count <= ControllerSettings.maximumFile, let text = String(data: data, encoding: .utf8) else {
-      throw .unreadable(file: path, reason: "is not a text of at most 1 MiB in UTF-8")
+    do throws(SettingsError) {
+      try self.init(try SettingsFile(contentsOf: path, help: ControllerSettings.help))
+    } catch {
+      throw .settings(error)
     }
-    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-    try self.init(yaml: text, file: path, folder: parts.count > 1 ? parts.dropLast().joined(separator: "/") + "/" : "")
   }
 
   /// `folder` is what relative paths are put behind; empty, or ending in a slash.
   package init(yaml: String, file: String, folder: String = "") throws(ControllerError) {
-    let root: Node?
-    do { root = try Yams.compose(yaml: yaml) } catch { throw .unreadable(file: file, reason: ControllerSettings.describe(error)) }
-    guard let root else { throw .unreadable(file: file, reason: "is empty") }
-    let top = try SettingsReader(
-      root, file: file, path: "",
+    do throws(SettingsError) {
+      try self.init(SettingsFile(yaml, name: file, folder: folder, help: ControllerSettings.help))
+    } catch {
+      throw .settings(error)
+    }
+  }
+
+  private init(_ file: SettingsFile) throws(SettingsError) {
+    let top = try file.reader(
       keys: ["listen", "keyFile", "certificates", "sites", "machines", "placement", "pathRates", "probeIntervalMilliseconds"])
-    func located(_ path: String) -> String { path.hasPrefix("/") ? path : folder + path }
-    let keyFile = try top.optionalText("keyFile", "the file with the endpoint key").map(located)
-    let certificates = try top.optionalText("certificates", "the folder with the controller's certificate").map(located)
+    let keyFile = try top.optionalText("keyFile", "the file with the endpoint key").map(file.located)
+    let certificates = try top.optionalText("certificates", "the folder with the controller's certificate").map(file.located)
     guard keyFile != nil || certificates != nil else {
       throw top.missing("certificates", "the folder with the controller's certificate, or `keyFile`, the file with the endpoint key")
     }
@@ -48,14 +43,14 @@ extension ControllerSettings {
     self.init(
       listen: try top.endpoint("listen"), keyFile: keyFile,
       certificates: certificates, sites: sites,
-      machines: try ControllerSettings.machines(of: top, sites: sites, located: located),
+      machines: try ControllerSettings.machines(of: top, sites: sites, located: file.located),
       placement: try ControllerSettings.placement(of: top), pathRates: try ControllerSettings.pathRates(of: top, sites: sites))
     if let interval = try top.optionalNumber("probeIntervalMilliseconds", 100...60_000) { probeInterval = .milliseconds(interval) }
   }
 
   // MARK: Sections
 
-  private static func sites(of top: SettingsReader) throws(ControllerError) -> [Site] {
+  private static func sites(of top: SettingsReader) throws(SettingsError) -> [Site] {
     var sites: [Site] = []
     for (path, node) in try top.list("sites", "sites: name, probe") {
       let reader = try SettingsReader(node, file: top.file, path: path, keys: ["name", "probe"])
@@ -70,7 +65,7 @@ extension ControllerSettings {
 
   private static func machines(
     of top: SettingsReader, sites: [Site], located: (String) -> String
-  ) throws(ControllerError) -> [Machine] {
+  ) throws(SettingsError) -> [Machine] {
     var machines: [Machine] = []
     for (path, node) in try top.list("machines", "machines: name, places") {
       let reader = try SettingsReader(node, file: top.file, path: path, keys: ["name", "places"])
@@ -97,7 +92,7 @@ extension ControllerSettings {
 
   private static func place(
     _ reader: SettingsReader, _ sites: [Site], _ located: (String) -> String
-  ) throws(ControllerError) -> Place {
+  ) throws(SettingsError) -> Place {
     let site = SiteID(try reader.name("site"))
     guard sites.contains(where: { $0.name == site }) else {
       throw reader.error("site", "\(site) is not among the sites (\(sites.map(\.name.text).joined(separator: ", ")))")
@@ -115,7 +110,7 @@ extension ControllerSettings {
     return Place(site: site, agent: try reader.endpoint("agent"), hypervisor: hypervisor)
   }
 
-  private static func placement(of top: SettingsReader) throws(ControllerError) -> PlacementSettings {
+  private static func placement(of top: SettingsReader) throws(SettingsError) -> PlacementSettings {
     var settings = PlacementSettings()
     guard let node = top.node("placement") else { return settings }
     let reader = try SettingsReader(
@@ -128,7 +123,7 @@ extension ControllerSettings {
     return settings
   }
 
-  private static func pathRates(of top: SettingsReader, sites: [Site]) throws(ControllerError) -> [String: BitRate] {
+  private static func pathRates(of top: SettingsReader, sites: [Site]) throws(SettingsError) -> [String: BitRate] {
     guard let node = top.node("pathRates") else { return [:] }
     let pairs = sites.flatMap { from in sites.filter { $0.name != from.name }.map { rateKey(from.name, $0.name) } }
     let reader = try SettingsReader(node, file: top.file, path: "pathRates", keys: pairs)
@@ -140,16 +135,5 @@ extension ControllerSettings {
       rates[pair] = .megabitsPerSecond(rate)
     }
     return rates
-  }
-
-  private static func describe(_ error: any Error) -> String {
-    guard let error = error as? YamlError else { return "is not YAML: \(error)" }
-    switch error {
-    case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _), .composer(_, let problem, let mark, _):
-      return "is not YAML: \(problem) in line \(mark.line)"
-    case .duplicatedKeysInMapping(let duplicates, let context):
-      return "key \(duplicates.map { "\($0)" }.joined(separator: ", ")) stands twice in line \(context.mark.line) or behind it"
-    default: return "is not YAML: \(String(describing: error).split(separator: "\n").joined(separator: " "))"
-    }
   }
 }
