@@ -47,7 +47,7 @@ struct FrameTests {
     .pong(7),
     .pad(0),
     .pad(TunnelLimits.payloadOctets),
-    .warm(WarmRequest(rate: .megabitsPerSecond(96), roundTrip: .milliseconds(Int64(300)), hold: .seconds(Int64(60)))),
+    .warm(WarmRequest(rate: .megabitsPerSecond(96), roundTrip: .milliseconds(Int64(300)), hold: .seconds(Int64(60)))), .leaving,
     .goodbye(TunnelGoodbye(.wrongKey, "a and b have different keys")),
     .goodbye(TunnelGoodbye(.other, "")),
   ]

@@ -25,6 +25,13 @@ package protocol ChunkStore: Sendable {
   /// Chunk names, most recently used first: for filling a peer's store ahead of a move. At most `limit`.
   func recent(_ limit: Int) -> [ChunkReference]
   var figures: ChunkStoreFigures { get }
+  /// Once, when nobody puts any more.
+  func close() async
+}
+
+extension ChunkStore {
+  /// What is in memory only is gone with the program.
+  package func close() async {}
 }
 
 /// One peer in the store's beliefs.

@@ -3,13 +3,19 @@ import ArgumentParser
 import CommandSupport
 import Vocabulary
 
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
+
 struct AcceleratorCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "accelerator",
     abstract: "Splits TCP connections at the edge of a WAN, and carries them to its peers in warm, paced, compressed tunnels.")
 
   @Option(help: "The accelerator's name, as its peers and the controller use it.")
-  var node: NodeID
+  var node: NodeID?
 
   @Option(help: "The site that the accelerator stands in.")
   var site: SiteID?
@@ -41,11 +47,11 @@ struct AcceleratorCommand: AsyncParsableCommand {
     help: "Mbit/s that all tunnel connections to one peer send together: about 96 % of the path's rate; else congestion control decides.")
   var rateLimit: Double?
 
-  @Option(help: "Tunnel connections to each peer.")
-  var connections = AcceleratorSettings.defaultConnectionsPerPeer
+  @Option(help: "Tunnel connections to each peer (default: \(AcceleratorSettings.defaultConnectionsPerPeer)).")
+  var connections: Int?
 
   @Option(help: "Event loops: one for each core that the accelerator may use.")
-  var loops = AcceleratorSettings.defaultLoops
+  var loops: Int?
 
   @Flag(name: .customLong("no-compression"), help: "Send data as it is, in both directions.")
   var isPlain = false
@@ -55,39 +61,65 @@ struct AcceleratorCommand: AsyncParsableCommand {
 
   @OptionGroup var cache: CacheOptions
 
+  @OptionGroup var operation: OperationOptions
+
   @OptionGroup var log: LogOptions
 
   func validate() throws {
     if let rateLimit, !(0.1...1_000_000).contains(rateLimit) {
       throw ValidationError("--rate-limit \(rateLimit): must be from 0.1 to 1000000 Mbit/s")
     }
-    // What one peer accepts of all its callers together on one loop is `Shard.maximumAccepted`, 64.
-    if !(1...64).contains(connections) { throw ValidationError("--connections \(connections): must be from 1 to 64") }
-    if !(1...256).contains(loops) { throw ValidationError("--loops \(loops): must be from 1 to 256") }
+    if let connections, !AcceleratorSettings.connectionRange.contains(connections) {
+      throw ValidationError("--connections \(connections): must be from 1 to 64")
+    }
+    if let loops, !AcceleratorSettings.loopRange.contains(loops) { throw ValidationError("--loops \(loops): must be from 1 to 256") }
     do {
-      try settings.check()
+      _ = try source.read()
     } catch {
       throw ValidationError("\(error)")
     }
   }
 
   func run() async throws {
-    let service = AcceleratorService(settings: settings, logger: log.logger("accelerator"))
-    let upkeep = certificate.upkeep(logger: log.logger("accelerator"))
+    let source = source
+    let settings = try source.read()
+    let logger = log.logger("accelerator")
+    let service = AcceleratorService(settings: settings, logger: logger)
+    let upkeep = keepFresh(settings.certificates, from: settings.authority, logger: logger)
     defer { upkeep?.cancel() }
-    try await runUntilSignalled { try await service.run() }
+    try await runUntilSignalled(
+      drain: { service.drain() }, reload: { Task { await service.reload { try source.read() } } }
+    ) { try await service.run() }
   }
 
-  private var settings: AcceleratorSettings {
-    var settings = AcceleratorSettings(
-      node: node, site: site, keyFile: keyFile, certificates: certificate.certificates, entrance: entrance, tunnel: tunnel, probe: probe,
-      peers: peers,
-      routes: routes,
-      rateLimit: rateLimit.map { .megabitsPerSecond($0) }, controller: controller, loops: loops, connectionsPerPeer: connections,
-      compresses: !isPlain)
-    settings.entrances = entrances.settings
-    settings.cache = cache.settings
-    return settings
+  private var source: AcceleratorSource {
+    AcceleratorSource(flags: flags, environment: ProcessInfo.processInfo.environment, file: operation.settingsFile)
+  }
+
+  private var flags: AcceleratorDraft {
+    var draft = AcceleratorDraft()
+    draft.node = node
+    draft.site = site
+    draft.keyFile = keyFile
+    draft.certificates = certificate.certificates
+    draft.authority = certificate.authority
+    draft.entrance = entrance
+    draft.tunnel = tunnel
+    draft.probe = probe
+    draft.metrics = operation.metrics
+    draft.controller = controller
+    draft.peers = peers.isEmpty ? nil : peers
+    draft.routes = routes.isEmpty ? nil : routes
+    draft.rateLimit = rateLimit.map { .megabitsPerSecond($0) }
+    draft.connections = connections
+    draft.loops = loops
+    draft.compresses = isPlain ? false : nil
+    draft.cacheFolder = cache.folder
+    draft.cacheSize = cache.size
+    draft.caches = cache.isOff ? false : nil
+    draft.entrances = entrances.settings
+    draft.drain = operation.drain.map { .seconds($0) }
+    return draft
   }
 }
 

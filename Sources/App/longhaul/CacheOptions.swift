@@ -20,14 +20,6 @@ struct CacheOptions: ParsableArguments {
 
   func validate() throws {
     if isOff, folder != nil || size != nil { throw ValidationError("--no-cache goes with neither --cache nor --cache-size") }
-    if let size, size < CacheSettings.smallest {
-      throw ValidationError("--cache-size: \(size.octets) octets are too few; give at least \(CacheSettings.smallest.octets)")
-    }
-  }
-
-  var settings: CacheSettings {
-    if isOff { return .none }
-    if let folder { return .folder(folder, size ?? CacheSettings.defaultFolder) }
-    return .memory(size ?? CacheSettings.defaultMemory)
+    if let size, size < CacheSettings.smallest { throw ValidationError("--cache-size: must be \(CacheSettings.sizeForm)") }
   }
 }

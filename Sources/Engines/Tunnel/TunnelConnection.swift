@@ -30,6 +30,8 @@ package enum TunnelEffect: Sendable {
   case roundTrip(TimeSpan)
   /// The peer asks that this end opens its sending direction.
   case warm(WarmRequest)
+  /// The peer opens no flows here any more, and wants none.
+  case leaving
   /// Nothing follows; close the connection once what was sent is out.
   case close(TunnelClosure)
 }
@@ -243,6 +245,7 @@ extension TunnelConnection {
       effects.append(.roundTrip(now - pinged.at))
     case .pad: return
     case .warm(let request): effects.append(.warm(request))
+    case .leaving: effects.append(.leaving)
     case .hello, .proof, .goodbye: throw .outOfTurn(frame.kind)
     }
   }

@@ -35,6 +35,7 @@ extension TunnelFrame {
     case .pong: .pong
     case .pad: .pad
     case .warm: .warm
+    case .leaving: .leaving
     }
   }
 
@@ -86,6 +87,7 @@ extension TunnelFrame {
       buffer.writeInteger(UInt64(max(request.rate.bitsPerSecond, 0)))
       buffer.writeInteger(UInt32(clamping: request.roundTrip.nanoseconds / 1_000))
       buffer.writeInteger(UInt32(clamping: request.hold.nanoseconds / 1_000_000))
+    case .leaving: break
     }
   }
 
@@ -116,6 +118,9 @@ extension TunnelFrame {
       guard let token = body.readInteger(as: UInt64.self), body.readableBytes == 0 else { throw .malformed(kind) }
       self = kind == .ping ? .ping(token) : .pong(token)
     case .pad: self = .pad(body.readableBytes)
+    case .leaving:
+      guard body.readableBytes == 0 else { throw .malformed(kind) }
+      self = .leaving
     case .warm:
       guard let rate = body.readInteger(as: UInt64.self), let roundTrip = body.readInteger(as: UInt32.self),
         let hold = body.readInteger(as: UInt32.self), body.readableBytes == 0

@@ -64,6 +64,8 @@ package enum TunnelFrame: Sendable, Hashable {
   /// So many octets of nothing.
   case pad(Int)
   case warm(WarmRequest)
+  /// The sender opens no flows on this connection any more, and wants none; those that live go on.
+  case leaving
 
   /// The first octet of a frame. 1 to 7 are `FlowFrame.Kind`.
   package enum Kind: UInt8, Sendable {
@@ -71,7 +73,7 @@ package enum TunnelFrame: Sendable, Hashable {
     case literal = 8
     case reference, missing, chunk, resolved, lane
     case hello = 16, proof, goodbye
-    case ping = 20, pong, pad, warm
+    case ping = 20, pong, pad, warm, leaving
   }
 }
 

@@ -26,19 +26,37 @@ package struct AcceleratorPlaces: Sendable, Hashable {
 
 /// The accelerator: its entrance, its tunnels, and the link to the controller.
 package final class AcceleratorService: Sendable {
-  private let settings: AcceleratorSettings
+  private let current: Mutex<AcceleratorSettings>
   private let givenStore: (any ChunkStore)?
-  private let logger: Logger
+  let logger: Logger
   /// The shards while the service runs.
-  private let shards = Mutex<[NIOLoopBound<Shard>]>([])
+  let shards = Mutex<[NIOLoopBound<Shard>]>([])
+  /// What is to be done before the service ends; one word ends it.
+  private let (endings, ending) = AsyncStream.makeStream(of: Ending.self)
   /// Probes other sites for the controller, while the service runs with one.
   private let prober = Mutex<NIOLoopBound<PathProber>?>(nil)
 
   /// - Parameter store: the byte cache, where it is not to be opened as the settings say.
   package init(settings: AcceleratorSettings, store: (any ChunkStore)? = nil, logger: Logger) {
-    self.settings = settings
+    current = Mutex(settings)
     givenStore = store
     self.logger = logger
+  }
+
+  /// As they count now.
+  var settings: AcceleratorSettings {
+    get { current.withLock { $0 } }
+    set { current.withLock { $0 = newValue } }
+  }
+
+  private enum Ending: Sendable {
+    case drain
+  }
+
+  /// Takes nothing new in any more, and ends when all flows have ended, or the time for it is over. A second call is without effect.
+  package func drain() {
+    ending.yield(.drain)
+    ending.finish()
   }
 
   /// Runs until its task is cancelled. `ready` is called once entrance and tunnels are listened on; peers may still be being dialled then.
@@ -50,13 +68,22 @@ package final class AcceleratorService: Sendable {
     if case .certificates(let keeper) = security { watching = keeper.watching(logger: logger) }
     defer { watching?.cancel() }
     let group = MultiThreadedEventLoopGroup(numberOfThreads: settings.loops)
+    let store: (any ChunkStore)?
     do {
-      try await run(security: security, credentials: credentials, on: group, ready: ready)
+      store = try givenStore ?? settings.cache.open(logger: logger)
     } catch {
       try? await group.shutdownGracefully()
       throw error
     }
+    do {
+      try await run(security: security, credentials: credentials, store: store, on: group, ready: ready)
+    } catch {
+      try? await group.shutdownGracefully()
+      await store?.close()
+      throw error
+    }
     try await group.shutdownGracefully()
+    await store?.close()
   }
 
   /// With certificates the key is not looked at: what it would prove is proved already.
@@ -75,12 +102,11 @@ package final class AcceleratorService: Sendable {
   }
 
   private func run(
-    security: TunnelSecurity, credentials: ControlCredentials, on group: MultiThreadedEventLoopGroup,
+    security: TunnelSecurity, credentials: ControlCredentials, store: (any ChunkStore)?, on group: MultiThreadedEventLoopGroup,
     ready: (@Sendable (AcceleratorPlaces) -> Void)?
   ) async throws {
     let reporter = Reporter()
     let shares = PacingShares()
-    let store = try givenStore ?? settings.cache.open(logger: logger)
     var made: [NIOLoopBound<Shard>] = []
     for loop in group.makeIterator() {
       let shard = try await loop.submit { [settings, logger] in
@@ -127,8 +153,9 @@ package final class AcceleratorService: Sendable {
         "this kernel closes the windows of idle connections; `sysctl -w net.ipv4.tcp_slow_start_after_idle=0` keeps tunnels warm")
     }
     ready?(places)
-    await untilCancelled()
+    let isDraining = await untilToldToEnd()
     for channel in listening { try? await channel.close() }
+    if isDraining { try await endFlows() }
     await responder?.close()
     if let prober = takeProber() { try await prober.eventLoop.submit { prober.value.stop() }.get() }
     if let link { try await link.eventLoop.submit { link.value.stop() }.get() }
@@ -254,12 +281,13 @@ extension AcceleratorService {
     return link
   }
 
-  private func untilCancelled() async {
-    let (never, end) = AsyncStream.makeStream(of: Never.self)
+  /// True: flows that live may go on for a while. False: the task was cancelled.
+  private func untilToldToEnd() async -> Bool {
     await withTaskCancellationHandler {
-      for await _ in never {}
+      for await case .drain in endings { return !Task.isCancelled }
+      return false
     } onCancel: {
-      end.finish()
+      ending.finish()
     }
   }
 }

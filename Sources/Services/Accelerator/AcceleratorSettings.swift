@@ -1,6 +1,7 @@
 import Certificates
 import Flows
 import Interception
+import Sockets
 import Vocabulary
 
 /// What an accelerator is told at its start.
@@ -72,10 +73,26 @@ package struct AcceleratorSettings: Sendable {
   package var limits: FlowLimits
   /// The byte cache.
   package var cache = CacheSettings.memory(CacheSettings.defaultMemory)
+  /// Where figures are told (Prometheus text, JSON).
+  package var metrics: Endpoint?
+  /// How long living flows may take to end once the accelerator has been told to stop.
+  package var drain = AcceleratorSettings.defaultDrain
+  /// Flows that all loops together carry; nil: only the connections' own limits.
+  package var maximumFlows: Int?
+  /// Octets that the windows of all flows may hold, from which each new flow's window is granted.
+  package var memory = AcceleratorSettings.defaultMemory
+  package var tenants: [Tenant] = []
+  package var classes = FlowClassifier()
+  /// Who keeps the certificate fresh.
+  package var authority: Location?
   /// From a connection at the entrance to its whole CONNECT.
   package var entranceLimit = AcceleratorSettings.defaultEntranceLimit
 
   package static let defaultEntranceLimit = TimeSpan.nanoseconds(InterceptionLimits.handshake.nanoseconds)
+  /// A page, a query, the rest of a small file.
+  package static let defaultDrain = TimeSpan.seconds(Int64(30))
+  /// 64 flows with the usual window of 16 MiB; with 4,096 flows each has 256 KiB.
+  package static let defaultMemory = 1 << 30
   package static let defaultConnectionsPerPeer = 4
   package static let defaultLoops = 1
   /// 1,024 flows a connection: four connections carry 4,096, and a peer cannot make this end hold more sockets than that.
@@ -124,6 +141,7 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
   case peerIsSelf(NodeID)
   case badName(NodeID)
   case nothingToDo
+  case noName
   case noProof
   case anotherCertificate(NodeName, node: NodeID)
 
@@ -136,6 +154,7 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
     case .peerTwice(let peer): "accelerator: --peer \(peer) is given twice; leave one"
     case .peerIsSelf(let peer): "accelerator: --peer \(peer) is this node's own name (--node); give each accelerator its own"
     case .badName(let name): "accelerator: the name \"\(name)\" is empty or longer than 64 octets; choose another"
+    case .noName: "accelerator: it has no name; give one with --node, LONGHAUL_NODE, or `node` in the settings"
     case .noProof:
       "accelerator: neither --certificates nor --key-file given; tunnels need one of them to know their peers (see `longhaul pki` and `longhaul keygen`)"
     case .nothingToDo: "accelerator: nothing to listen on; give at least one of --entrance, --socks, --forward and --tunnel"

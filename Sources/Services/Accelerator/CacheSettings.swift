@@ -16,11 +16,21 @@ package enum CacheSettings: Sendable, Hashable {
   /// Two of the largest chunks.
   package static let smallest = ByteCount.kibibytes(64)
 
+  package static let sizeForm = "a size of at least 64K, for instance 512M or 20G"
+
+  /// Nil for what is no size, and for one that is too small.
+  package static func size(_ text: String) -> ByteCount? { ByteCount(text).flatMap { $0 < smallest ? nil : $0 } }
+
+  /// The usual size where none is given.
+  package init(folder: String?, size: ByteCount?) {
+    if let folder { self = .folder(folder, size ?? CacheSettings.defaultFolder) } else { self = .memory(size ?? CacheSettings.defaultMemory) }
+  }
+
   func open(logger: Logger) throws -> (any ChunkStore)? {
     switch self {
     case .none: nil
     case .memory(let size): MemoryChunkStore(capacity: size.octets)
-    case .folder(_, let size): MemoryChunkStore(capacity: min(size.octets, 1 << 30))
+    case .folder(let folder, let size): try DiskChunkStore(folder: folder, capacity: size.octets, logger: logger)
     }
   }
 }

@@ -21,13 +21,13 @@ final class PacingGroup {
   /// Without a limit: 5 % of it in 50 ms are 31 KB, one frame.
   static let assumedRate = BitRate.megabitsPerSecond(100)
   private let loop: any EventLoop
-  private let limit: BitRate?
+  private var limit: BitRate?
   private let share: PacingShare
   private var links: [TunnelLink] = []
   private var task: RepeatedTask?
   private var busyHere = 0
   /// Octets in one interval that make a connection, or the whole group, busy.
-  private let threshold: Int
+  private var threshold: Int
   /// What was sent in the interval that began then.
   private var recent = (since: NIODeadline.uptimeNanoseconds(0), octets: 0)
   private var lastBusy = NIODeadline.uptimeNanoseconds(0)
@@ -36,8 +36,22 @@ final class PacingGroup {
     self.loop = loop
     self.limit = limit
     self.share = share
+    threshold = PacingGroup.threshold(limit)
+  }
+
+  private static func threshold(_ limit: BitRate?) -> Int {
     let rate = limit ?? PacingGroup.assumedRate
-    threshold = Int(rate.bitsPerSecond / 8 * PacingGroup.busyFraction * Double(PacingGroup.interval.nanoseconds) / 1e9)
+    return Int(rate.bitsPerSecond / 8 * PacingGroup.busyFraction * Double(PacingGroup.interval.nanoseconds) / 1e9)
+  }
+
+  /// Another limit, from now on.
+  func setLimit(_ limit: BitRate?) {
+    guard limit != self.limit else { return }
+    self.limit = limit
+    threshold = PacingGroup.threshold(limit)
+    if limit == nil { stop() }
+    for link in links { link.setPacing(limit) }
+    if limit != nil { start() }
   }
 
   var isEmpty: Bool { links.isEmpty }

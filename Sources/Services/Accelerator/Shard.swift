@@ -21,11 +21,11 @@ final class Shard {
   static let maximumEntered = 8_192
 
   let loop: any EventLoop
-  let settings: AcceleratorSettings
+  var settings: AcceleratorSettings
   let security: TunnelSecurity
   /// The byte cache, shared by all loops; nil for none.
   let store: (any ChunkStore)?
-  let routes: RouteTable
+  var routes: RouteTable
   let dialler: TargetDialler
   let parked: ParkedFlows
   let shares: PacingShares
@@ -59,15 +59,7 @@ final class Shard {
   }
 
   func start() {
-    for peer in settings.peers {
-      let pool = TunnelPool(
-        peer: peer, connections: max(settings.connectionsPerPeer / settings.loops, 1), security: security, loop: loop, logger: logger
-      ) { [unowned self] established, closed in
-        self.makeLink(role: .dialler, peer: peer.node, established: established, closed: closed)
-      }
-      pools[peer.node] = pool
-      pool.start()
-    }
+    for peer in settings.peers { startPool(of: peer) }
   }
 
   func stop() {

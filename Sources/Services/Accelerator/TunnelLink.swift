@@ -75,6 +75,10 @@ final class TunnelLink: ChannelInboundHandler {
   private var congestion: CongestionPolicy
   private var isDraining = false
   private(set) var isClosed = false
+  /// This end opens no flows here any more, and wants none.
+  var isLeaving = false
+  /// The peer said the same.
+  var hasPeerLeft = false
   var warmUp: WarmUp?
   var warmTask: Scheduled<Void>?
   private var pacing: BitRate?
@@ -254,6 +258,7 @@ extension TunnelLink {
       case .coded(let id, let frame): receive(frame, on: id)
       case .roundTrip(let span): roundTrip = span
       case .warm(let request): events.warm(self, request)
+      case .leaving: peerLeaves()
       case .close(let closure): finish(closure)
       }
     }

@@ -64,6 +64,29 @@ final class TunnelPool {
     for index in slots.indices { dial(index) }
   }
 
+  /// The peer is not one of ours any more, or this end is about to stop: no flow begins and nothing is dialled; connections go when their last flow has ended.
+  func leave(_ goodbye: TunnelGoodbye) {
+    isStopped = true
+    for slot in slots {
+      slot.task?.cancel()
+      slot.link?.leave(thenClose: goodbye)
+    }
+    waitingTask?.cancel()
+    refuseWaiting { _ in true }
+  }
+
+  /// So many connections from now on; those too many take no new flows, and go when their last has ended.
+  func resize(_ connections: Int) {
+    guard !isStopped, connections != slots.count else { return }
+    for slot in slots.dropFirst(connections) {
+      slot.task?.cancel()
+      slot.link?.leave(thenClose: TunnelGoodbye(.stopping, "fewer connections are wanted"))
+    }
+    let old = slots.count
+    slots = Array(slots.prefix(connections)) + [Slot](repeating: Slot(), count: max(connections - old, 0))
+    for index in slots.indices.dropFirst(old) { dial(index) }
+  }
+
   func stop() {
     isStopped = true
     waitingTask?.cancel()
@@ -89,7 +112,7 @@ extension TunnelPool {
   /// The connection that a new flow waits least on: none starved before any starved, then the fewest flows, then a warm one, then one that is on
   /// its way there.
   private func best() -> TunnelLink? {
-    slots.compactMap(\.link).filter(\.isEstablished).min { rank($0) < rank($1) }
+    slots.compactMap(\.link).filter { $0.isEstablished && !$0.isLeaving }.min { rank($0) < rank($1) }
   }
 
   private func rank(_ link: TunnelLink) -> (Int, Int, Int) {
@@ -153,6 +176,7 @@ extension TunnelPool {
   }
 
   private func established(_ index: Int, _ link: TunnelLink) {
+    guard slots.indices.contains(index), slots[index].link === link else { return }
     slots[index].failures = 0
     if awaySince != nil {
       awaySince = nil
@@ -162,7 +186,7 @@ extension TunnelPool {
   }
 
   private func closed(_ index: Int, _ link: TunnelLink, _ closure: TunnelClosure) {
-    guard slots[index].link === link, !isStopped else { return }
+    guard slots.indices.contains(index), slots[index].link === link, !isStopped else { return }
     slots[index].link = nil
     slots[index].failures += 1
     report(closure, of: link)
