@@ -5,4 +5,5 @@ package let fuzzTargets: [(name: String, run: @Sendable ([UInt8]) -> Void)] = [
   ("pair", PairTarget.run),
   ("flows", FlowTarget.run),
   ("tunnel", TunnelTarget.run),
+  ("chunks", ChunkTarget.run),
 ]
