@@ -72,6 +72,15 @@ package final class PeerGate: ChannelInboundHandler, RemovableChannelHandler {
     pipeline.removeHandler(self, promise: nil)
   }
 
+  /// Closes a connection at once, without the farewell of TLS for which a close waits: for one that is given up. False: there is no TLS on it.
+  package static func closeBelowTLS(_ channel: any Channel) -> Bool {
+    let pipeline = channel.pipeline.syncOperations
+    let context =
+      (try? pipeline.context(handlerType: NIOSSLClientHandler.self)) ?? (try? pipeline.context(handlerType: NIOSSLServerHandler.self))
+    context?.close(promise: nil)
+    return context != nil
+  }
+
   // MARK: The channel
 
   package func handlerAdded(context: ChannelHandlerContext) {

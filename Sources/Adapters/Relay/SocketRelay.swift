@@ -72,9 +72,14 @@ extension SocketRelay {
 
   /// Closes a channel so that its peer sees a RST (SO_LINGER with zero seconds), as RFC 9293 section 3.10.5 ABORT.
   package static func abort(_ channel: any Channel) {
+    prepareAbort(channel)
+    channel.close(promise: nil)
+  }
+
+  /// The next close of the socket will be seen as a RST.
+  package static func prepareAbort(_ channel: any Channel) {
     // On the channel's own loop this takes effect at once. A channel that is closed already has no options, and no peer to tell.
     (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in }
-    channel.close(promise: nil)
   }
 
   /// Both directions have ended; the socket closes once its last octets are written.

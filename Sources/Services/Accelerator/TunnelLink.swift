@@ -179,7 +179,9 @@ extension TunnelLink {
 extension TunnelLink {
   /// Ends the connection with a RST, as a network that forgets it does.
   func abort() {
-    if let context { SocketRelay.abort(context.channel) }
+    guard let context else { return }
+    SocketRelay.prepareAbort(context.channel)
+    if !PeerGate.closeBelowTLS(context.channel) { context.close(promise: nil) }
   }
 }
 
