@@ -23,7 +23,11 @@ package enum CacheSettings: Sendable, Hashable {
 
   /// The usual size where none is given.
   package init(folder: String?, size: ByteCount?) {
-    if let folder { self = .folder(folder, size ?? CacheSettings.defaultFolder) } else { self = .memory(size ?? CacheSettings.defaultMemory) }
+    if let folder {
+      self = .folder(folder, size ?? CacheSettings.defaultFolder)
+    } else {
+      self = .memory(size ?? CacheSettings.defaultMemory)
+    }
   }
 
   func open(logger: Logger) throws -> (any ChunkStore)? {
