@@ -42,10 +42,35 @@ package final class Socket: Sendable {
     }
   }
 
-  package static func connect(_ port: UInt16) throws -> Socket {
+  /// - Parameter source: the port that it comes from; the kernel's choice if none is given.
+  package static func connect(_ port: UInt16, at host: UInt32 = 0x7f00_0001, from source: UInt16? = nil) throws -> Socket {
     let socket = Socket(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
-    guard with(port, 0x7f00_0001, { Glibc.connect(socket.descriptor, $0, $1) }) == 0 else { throw Failure(call: "connect", code: errno) }
+    if let source, with(source, 0, { Glibc.bind(socket.descriptor, $0, $1) }) != 0 { throw Failure(call: "bind", code: errno) }
+    guard with(port, host, { Glibc.connect(socket.descriptor, $0, $1) }) == 0 else { throw Failure(call: "connect", code: errno) }
     return socket
+  }
+
+  /// An end of a connection: an IPv4 address and a port.
+  package struct End: Hashable, Sendable {
+    package var host: UInt32
+    package var port: UInt16
+
+    package init(_ host: UInt32, _ port: UInt16) {
+      self.host = host
+      self.port = port
+    }
+  }
+
+  package var local: End { end(getsockname) }
+  package var peer: End { end(getpeername) }
+
+  private func end(_ ask: (Int32, UnsafeMutablePointer<sockaddr>, UnsafeMutablePointer<socklen_t>) -> Int32) -> End {
+    var address = sockaddr_in()
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    _ = withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { ask(descriptor, $0, &length) }
+    }
+    return End(UInt32(bigEndian: address.sin_addr.s_addr), UInt16(bigEndian: address.sin_port))
   }
 
   /// On every loopback address, or on one (127.0.0.2 is 0x7f00_0002).
@@ -57,12 +82,7 @@ package final class Socket: Sendable {
     guard with(port, host, { Glibc.bind(socket.descriptor, $0, $1) }) == 0, Glibc.listen(socket.descriptor, backlog) == 0 else {
       throw Failure(call: "listen", code: errno)
     }
-    var address = sockaddr_in()
-    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-    _ = withUnsafeMutablePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getsockname(socket.descriptor, $0, &length) }
-    }
-    return (socket, UInt16(bigEndian: address.sin_port))
+    return (socket, socket.local.port)
   }
 
   /// A port where nobody listens.

@@ -11,7 +11,7 @@ import Vocabulary
 
 struct AcceleratorCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "accelerator",
+    commandName: "run",
     abstract: "Splits TCP connections at the edge of a WAN, and carries them to its peers in warm, paced, compressed tunnels.")
 
   @Option(help: "The accelerator's name, as its peers and the controller use it.")

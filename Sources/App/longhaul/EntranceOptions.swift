@@ -13,7 +13,19 @@ struct EntranceOptions: ParsableArguments {
     help: "A port whose connections all go to one target, ADDRESS:PORT=HOST:PORT; may be given several times.")
   var forwards: [EntranceSettings.Forward] = []
 
-  var settings: EntranceSettings { EntranceSettings(socks: socks, forwards: forwards) }
+  @Option(
+    help: "Where nftables hands over connections that were dialled to somebody else, ADDRESS:PORT (see `longhaul accelerator rules`).")
+  var transparent: Endpoint?
+
+  @Flag(help: "Let targets see the address and port of the client, where those are known; their answers must come back by this machine.")
+  var keepSource = false
+
+  var settings: EntranceSettings {
+    var settings = EntranceSettings(socks: socks, forwards: forwards)
+    settings.transparent = transparent
+    settings.keepsSource = keepSource
+    return settings
+  }
 }
 
 extension EntranceSettings.Forward: ExpressibleByArgument {

@@ -18,6 +18,7 @@ package struct AcceleratorPlaces: Sendable, Hashable {
   package var entrance: Endpoint?
   package var socks: Endpoint?
   package var forwards: [Endpoint] = []
+  package var transparent: Endpoint?
   package var tunnel: Endpoint?
   package var probe: Endpoint?
 
@@ -36,10 +37,17 @@ package final class AcceleratorService: Sendable {
   /// Probes other sites for the controller, while the service runs with one.
   private let prober = Mutex<NIOLoopBound<PathProber>?>(nil)
 
-  /// - Parameter store: the byte cache, where it is not to be opened as the settings say.
-  package init(settings: AcceleratorSettings, store: (any ChunkStore)? = nil, logger: Logger) {
+  private let prepareThread: (@Sendable () throws -> Void)?
+
+  /// - Parameters:
+  ///   - store: the byte cache, where it is not to be opened as the settings say.
+  ///   - prepareThread: runs first on each event loop's thread, whose network is then the one that the accelerator uses.
+  package init(
+    settings: AcceleratorSettings, store: (any ChunkStore)? = nil, logger: Logger, prepareThread: (@Sendable () throws -> Void)? = nil
+  ) {
     current = Mutex(settings)
     givenStore = store
+    self.prepareThread = prepareThread
     self.logger = logger
   }
 
@@ -109,8 +117,9 @@ package final class AcceleratorService: Sendable {
     let shares = PacingShares()
     var made: [NIOLoopBound<Shard>] = []
     for loop in group.makeIterator() {
-      let shard = try await loop.submit { [settings, logger] in
-        NIOLoopBound(
+      let shard = try await loop.submit { [settings, logger, prepareThread] in
+        try prepareThread?()
+        return NIOLoopBound(
           Shard(
             loop: loop, settings: settings, security: security, store: store, shares: shares, report: { reporter.report($0) },
             logger: logger),
@@ -122,14 +131,14 @@ package final class AcceleratorService: Sendable {
     var places = AcceleratorPlaces()
     var listening: [any Channel] = []
     for (entrance, place, option) in settings.entrancesInOrder {
-      let channel = try await listen(on: place, option, group, entrance.prepare) { channel in
+      let channel = try await listen(on: place, option, group, { entrance.prepare($0) }) { channel in
         try byLoop[ObjectIdentifier(channel.eventLoop)]?.value.take(channel, by: entrance)
       }
       places.note(entrance, at: channel.localAddress?.vocabulary ?? place)
       listening.append(channel)
     }
     if let tunnel = settings.tunnel {
-      let channel = try await listen(on: tunnel, "--tunnel", group, tunnelOptions) { channel in
+      let channel = try await listen(on: tunnel, "--tunnel", group, { Self.tunnelOptions($0) }) { channel in
         try byLoop[ObjectIdentifier(channel.eventLoop)]?.value.takeTunnel(channel)
       }
       places.tunnel = channel.localAddress?.vocabulary ?? tunnel
@@ -219,19 +228,23 @@ package final class AcceleratorService: Sendable {
 // MARK: Helpers
 
 extension AcceleratorService {
-  private typealias Options = (ServerBootstrap) -> ServerBootstrap
+  private typealias Options = @Sendable (ServerBootstrap) -> ServerBootstrap
 
   private func listen(
-    on endpoint: Endpoint, _ option: String, _ group: MultiThreadedEventLoopGroup, _ options: Options,
+    on endpoint: Endpoint, _ option: String, _ group: MultiThreadedEventLoopGroup, _ options: @escaping Options,
     _ take: @escaping @Sendable (any Channel) throws -> Void
   ) async throws(AcceleratorError) -> any Channel {
-    let bootstrap = options(
-      ServerBootstrap(group: group)
-        .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
-        .serverChannelOption(.backlog, value: 1_024)
-        .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try take(channel) } })
     do {
-      return try await bootstrap.bind(to: SocketAddress(endpoint)).get()
+      let address = try SocketAddress(endpoint)
+      // On a loop's thread: NIO makes the socket where it is asked to, in that thread's network.
+      return try await group.next().flatSubmit {
+        options(
+          ServerBootstrap(group: group)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelOption(.backlog, value: 1_024)
+            .childChannelInitializer { channel in channel.eventLoop.makeCompletedFuture { try take(channel) } }
+        ).bind(to: address)
+      }.get()
     } catch {
       throw .cannotListen(endpoint, option: option, reason: describe(error))
     }
@@ -253,7 +266,7 @@ extension AcceleratorService {
     }
   }
 
-  private func tunnelOptions(_ bootstrap: ServerBootstrap) -> ServerBootstrap {
+  private static func tunnelOptions(_ bootstrap: ServerBootstrap) -> ServerBootstrap {
     bootstrap
       .childChannelOption(.writeBufferWaterMark, value: TCPSocket.waterMarks)
       .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TCPSocket.readOctets))

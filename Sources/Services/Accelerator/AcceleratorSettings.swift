@@ -148,7 +148,10 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
   package var description: String {
     switch self {
     case .cannotListen(let endpoint, let option, let reason):
-      "accelerator: cannot listen on \(endpoint) (\(option)): \(reason); choose another address or port, or end the program that has it"
+      "accelerator: cannot listen on \(endpoint) (\(option)): \(reason); "
+        + (option == "--transparent"
+          ? "a transparent entrance takes CAP_NET_ADMIN, an address of this machine and a free port"
+          : "choose another address or port, or end the program that has it")
     case .unknownPeer(let peer, let route):
       "accelerator: --route \(route)=\(peer) names the peer \(peer), which no --peer gives; add --peer \(peer)=ADDRESS:PORT"
     case .peerTwice(let peer): "accelerator: --peer \(peer) is given twice; leave one"
@@ -157,7 +160,7 @@ package enum AcceleratorError: Error, Hashable, CustomStringConvertible {
     case .noName: "accelerator: it has no name; give one with --node, LONGHAUL_NODE, or `node` in the settings"
     case .noProof:
       "accelerator: neither --certificates nor --key-file given; tunnels need one of them to know their peers (see `longhaul pki` and `longhaul keygen`)"
-    case .nothingToDo: "accelerator: nothing to listen on; give at least one of --entrance, --socks, --forward and --tunnel"
+    case .nothingToDo: "accelerator: nothing to listen on; give at least one of --entrance, --socks, --forward, --transparent and --tunnel"
     case .anotherCertificate(let name, let node):
       "accelerator: --certificates has the certificate of \(name), and this node is accelerator/\(node); correct --node, or enrol again"
     }

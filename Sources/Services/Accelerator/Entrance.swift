@@ -9,6 +9,8 @@ enum Entrance: Sendable, Hashable {
   case connect
   case socks
   case forward(FlowTarget)
+  /// The connection was dialled to its target, and never knew better.
+  case transparent(IPAddress)
 }
 
 extension AcceleratorSettings {
@@ -20,6 +22,7 @@ extension AcceleratorSettings {
     for forward in entrances.forwards {
       all.append((.forward(FlowTarget(host: forward.target.host, port: forward.target.port)), forward.listen, "--forward"))
     }
+    if let transparent = entrances.transparent { all.append((.transparent(transparent.address), transparent, "--transparent")) }
     return all
   }
 }
@@ -30,6 +33,7 @@ extension AcceleratorPlaces {
     case .connect: self.entrance = place
     case .socks: socks = place
     case .forward: forwards.append(place)
+    case .transparent: transparent = place
     }
   }
 }
@@ -37,7 +41,9 @@ extension AcceleratorPlaces {
 extension Entrance {
   /// The options of its listening socket and of the connections there.
   func prepare(_ bootstrap: ServerBootstrap) -> ServerBootstrap {
-    let bootstrap =
+    var bootstrap = bootstrap
+    if case .transparent(let address) = self { bootstrap = bootstrap.serverChannelOption(TCPSocket.transparent(for: address), value: 1) }
+    bootstrap =
       bootstrap
       .childChannelOption(.autoRead, value: false)
       .childChannelOption(.allowRemoteHalfClosure, value: true)

@@ -26,6 +26,11 @@ package struct EntranceSettings: Sendable, Hashable {
   /// Where SOCKS5 is spoken.
   package var socks: Endpoint?
   package var forwards: [Forward]
+  /// Where nftables hands connections over that were dialled to somebody else (TPROXY; `longhaul accelerator rules`).
+  package var transparent: Endpoint?
+  /// Targets see the address and port of the client, not this machine's: those of intercepted flows that this accelerator dials itself, and of those that its peers' clients began. The answers must come by
+  /// this machine.
+  package var keepsSource = false
   /// From the first SYN to a target until it counts as one that does not answer.
   package var dialLimit = EntranceSettings.defaultDialLimit
 
@@ -37,5 +42,5 @@ package struct EntranceSettings: Sendable, Hashable {
     self.forwards = forwards
   }
 
-  var isEmpty: Bool { socks == nil && forwards.isEmpty }
+  var isEmpty: Bool { socks == nil && forwards.isEmpty && transparent == nil }
 }

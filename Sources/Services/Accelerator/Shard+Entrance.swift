@@ -6,6 +6,11 @@ import Relay
 import Sockets
 import Vocabulary
 
+extension Shard {
+  /// For so long this machine's addresses are believed: one look for all the connections of a second.
+  static let addressesAge = TimeAmount.seconds(1)
+}
+
 /// Connections of applications: who takes them, and where they go.
 extension Shard {
   func take(_ channel: any Channel, by entrance: Entrance) throws {
@@ -20,36 +25,57 @@ extension Shard {
     case .connect: try handle(HTTPConnectHandshake(), on: channel)
     case .socks: try handle(SOCKS5Handshake(), on: channel)
     case .forward(let target): try handle(KnownTarget(target), on: channel)
+    case .transparent:
+      guard let dialled = channel.localAddress?.vocabulary, !isOwn(dialled.address) else {
+        // Dialled again it would come back here, for ever.
+        logger.debug("not an intercepted connection, so where should it go?", metadata: ["from": "\(origin(channel))"])
+        SocketRelay.abort(channel)
+        return
+      }
+      let source = settings.entrances.keepsSource ? channel.remoteAddress?.vocabulary : nil
+      try handle(KnownTarget(FlowTarget(host: "\(dialled.address)", port: dialled.port)), on: channel, from: source)
     }
   }
 
-  private func handle(_ handshake: some ProxyHandshake, on channel: any Channel) throws {
+  /// An intercepted connection has the address of its target; one of this machine's own was dialled to the entrance itself.
+  private func isOwn(_ address: IPAddress) -> Bool {
+    if address.isLoopback { return true }
+    let now = NIODeadline.now()
+    if let known = ownAddresses, now - known.at < Shard.addressesAge { return known.addresses.contains(address) }
+    let addresses = AddressWatch.present()
+    ownAddresses = (now, addresses)
+    return addresses.contains(address)
+  }
+
+  /// - Parameter source: the application's own address, where its target shall see it.
+  private func handle(_ handshake: some ProxyHandshake, on channel: any Channel, from source: Endpoint? = nil) throws {
     let handler = ProxyHandshakeHandler(handshake, limit: .nanoseconds(settings.entranceLimit.nanoseconds), logger: logger) { [weak self] in
-      if let self { self.route($0, for: $1) } else { $1.refuse(.lost) }
+      if let self { self.route(FlowRequest(target: $0, source: source), for: $1) } else { $1.refuse(.lost) }
     }
     try channel.pipeline.syncOperations.addHandler(handler)
   }
 
   /// A peer whose routes cover the target's address, or the target itself.
-  func route(_ target: FlowTarget, for client: any WaitingClient) {
-    dialler.resolve(target.host) { [weak self] resolved in
+  func route(_ request: FlowRequest, for client: any WaitingClient) {
+    dialler.resolve(request.target.host) { [weak self] resolved in
       guard let self else { return client.refuse(.lost) }
       switch resolved {
       case .failure(let why): client.refuse(why)
       case .success(let address):
         // The peer gets the address that the route was chosen by: a name may mean something else at its site.
-        let target = FlowTarget(host: "\(address)", port: target.port)
+        var request = request
+        request.target.host = "\(address)"
         if let peer = self.routes.peer(for: address), let pool = self.pools[peer] {
-          pool.open(FlowRequest(target: target), for: client)
+          pool.open(request, for: client)
         } else {
-          self.openDirectly(target, for: client)
+          self.openDirectly(request, for: client)
         }
       }
     }
   }
 
-  func openDirectly(_ target: FlowTarget, for client: any WaitingClient) {
-    dialler.dial(target) { [logger] result in
+  func openDirectly(_ request: FlowRequest, for client: any WaitingClient) {
+    dialler.dial(request.target, from: request.source) { [logger] result in
       switch result {
       case .failure(let why): client.refuse(why)
       case .success(let far):
@@ -59,7 +85,7 @@ extension Shard {
           try SplitRelay.join(client.channel, far)
           client.accept()
         } catch {  // the client has gone meanwhile
-          logger.debug("split flow not joined", metadata: ["target": "\(target)", "error": "\(error)"])
+          logger.debug("split flow not joined", metadata: ["target": "\(request.target)", "error": "\(error)"])
           SocketRelay.abort(far)
           SocketRelay.abort(client.channel)
         }

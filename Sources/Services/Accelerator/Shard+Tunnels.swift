@@ -105,7 +105,7 @@ extension Shard {
       }
       if isParked { return }
     }
-    dialler.dial(target) { [weak link, logger] result in
+    dialler.dial(target, from: settings.entrances.keepsSource ? flow?.terms.source : nil) { [weak link, logger] result in
       // The opener may have given up meanwhile, and opened another flow with the same identifier: that one is another object.
       let hub = link?.flow(id) === flow ? link?.hub : nil
       switch result {

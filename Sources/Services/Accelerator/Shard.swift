@@ -35,6 +35,8 @@ final class Shard {
   var pools: [NodeID: TunnelPool] = [:]
   var groups: [NodeID: PacingGroup] = [:]
   var entered = 0
+  /// This machine's addresses, and when they were looked up.
+  var ownAddresses: (at: NIODeadline, addresses: Set<IPAddress>)?
   var accepted: [ObjectIdentifier: TunnelLink] = [:]
   /// The figures of the tunnel connections that have ended.
   var ended = FlowStatistics()
@@ -55,7 +57,9 @@ final class Shard {
     self.report = report
     self.logger = logger
     routes = RouteTable(settings.routes)
-    dialler = TargetDialler(loop: loop, limit: settings.entrances.dialLimit, logger: logger)
+    dialler = TargetDialler(
+      loop: loop, limit: settings.entrances.dialLimit, marks: settings.entrances.transparent != nil || settings.entrances.keepsSource,
+      logger: logger)
   }
 
   func start() {

@@ -131,14 +131,14 @@ enum TCPSocket {
     return Int(min(window, 1e12))
   }
 
-  private static func set<T: BitwiseCopyable>(_ descriptor: CInt, _ level: CInt, _ name: CInt, _ value: T) {
+  static func set<T: BitwiseCopyable>(_ descriptor: CInt, _ level: CInt, _ name: CInt, _ value: T) {
     var value = value
     // An option that this kernel does not know makes the connection slower, not wrong.
     _ = setsockopt(descriptor, level, name, &value, socklen_t(MemoryLayout<T>.size))
   }
 
   @discardableResult
-  private static func withDescriptor<R>(_ channel: any Channel, _ body: (CInt) -> R) -> R? {
+  static func withDescriptor<R>(_ channel: any Channel, _ body: (CInt) -> R) -> R? {
     // Throws once the channel has closed: there is nothing left to set then.
     try? channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) { body($0) }
   }
