@@ -94,10 +94,10 @@ extension Loopback {
       let loopback = Endpoint("127.0.0.1:0")!
       let tunnel = Endpoint(address: loopback.address, port: try Socket.freePort())
       let log = LogBook()
-      let a = AcceleratorService(
-        settings: AcceleratorSettings(
-          node: "a", keyFile: key, entrance: loopback, peers: [.init(node: "b", tunnel: tunnel)], routes: [.init("127.0.0.1/32=b")!]),
-        logger: log.logger("a"))
+      var settings = AcceleratorSettings(
+        node: "a", keyFile: key, entrance: loopback, peers: [.init(node: "b", tunnel: tunnel)], routes: [.init("127.0.0.1/32=b")!])
+      settings.entrances.bypass = .refuse
+      let a = AcceleratorService(settings: settings, logger: log.logger("a"))
       @Sendable func makeB() -> AcceleratorService {
         AcceleratorService(settings: AcceleratorSettings(node: "b", keyFile: key, tunnel: tunnel), logger: Pair.quiet)
       }
@@ -152,8 +152,9 @@ extension Loopback {
     @Test("with different keys stays apart, both logs say what to do, and applications get an error")
     func wrongKey() async throws {
       let (logOfA, logOfB) = (LogBook(), LogBook())
-      let options = Pair.Options(
+      var options = Pair.Options(
         keyOfA: "ffeeddccbbaa99887766554433221100", loggerOfA: logOfA.logger("a"), loggerOfB: logOfB.logger("b"), connections: 0)
+      options.entrances.bypass = .refuse
       try await Pair.with(options) { pair in
         try await logOfA.wait(for: "have different keys; give both the same --key-file")
         try await logOfB.wait(for: "have different keys; give both the same --key-file")

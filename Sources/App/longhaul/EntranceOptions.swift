@@ -20,13 +20,19 @@ struct EntranceOptions: ParsableArguments {
   @Flag(help: "Let targets see the address and port of the client, where those are known; their answers must come back by this machine.")
   var keepSource = false
 
+  @Option(help: "What becomes of a flow whose peer is away or full: direct (at once), or refuse (after a wait of up to 5 s).")
+  var bypass = EntranceSettings.Bypass.direct
+
   var settings: EntranceSettings {
     var settings = EntranceSettings(socks: socks, forwards: forwards)
     settings.transparent = transparent
     settings.keepsSource = keepSource
+    settings.bypass = bypass
     return settings
   }
 }
+
+extension EntranceSettings.Bypass: ExpressibleByArgument {}
 
 extension EntranceSettings.Forward: ExpressibleByArgument {
   public init?(argument: String) { self.init(argument) }

@@ -212,6 +212,13 @@ package final class AcceleratorService: Sendable {
     return count
   }
 
+  /// Flows that went by no tunnel since the start, and why.
+  package func passedThrough() async throws -> PassedThrough {
+    var sum = PassedThrough()
+    for shard in shards.withLock({ $0 }) { sum += try await shard.eventLoop.submit { shard.value.passed }.get() }
+    return sum
+  }
+
   /// What the flows of all tunnels came to since the start, those that still live included.
   package func statistics() async throws -> FlowStatistics {
     var sum = FlowStatistics()

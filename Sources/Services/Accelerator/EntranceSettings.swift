@@ -23,6 +23,14 @@ package struct EntranceSettings: Sendable, Hashable {
     }
   }
 
+  /// What becomes of a flow whose peer cannot take it.
+  package enum Bypass: String, Sendable, CaseIterable {
+    /// It goes directly, at once: with TCP split here, but without the tunnel.
+    case direct
+    /// It waits a little for a peer that has just gone, and is refused: for targets that can only be reached by way of the peer.
+    case refuse
+  }
+
   /// Where SOCKS5 is spoken.
   package var socks: Endpoint?
   package var forwards: [Forward]
@@ -31,6 +39,7 @@ package struct EntranceSettings: Sendable, Hashable {
   /// Targets see the address and port of the client, not this machine's: those of intercepted flows that this accelerator dials itself, and of those that its peers' clients began. The answers must come by
   /// this machine.
   package var keepsSource = false
+  package var bypass = Bypass.direct
   /// From the first SYN to a target until it counts as one that does not answer.
   package var dialLimit = EntranceSettings.defaultDialLimit
 

@@ -66,15 +66,34 @@ extension Shard {
         var request = request
         request.target.host = "\(address)"
         if let peer = self.routes.peer(for: address), let pool = self.pools[peer] {
-          pool.open(request, for: client)
+          pool.open(request, for: client) { [weak self] in self?.pass(request, for: client, $0) ?? client.refuse(.lost) }
         } else {
-          self.openDirectly(request, for: client)
+          self.pass(request, for: client, .noRoute)
         }
       }
     }
   }
 
-  func openDirectly(_ request: FlowRequest, for client: any WaitingClient) {
+  /// No tunnel takes it. A target that no peer covers is always dialled from here.
+  private func pass(_ request: FlowRequest, for client: any WaitingClient, _ reason: PassReason) {
+    let isRefused = reason != .noRoute && settings.entrances.bypass == .refuse
+    passed.note(reason, isRefused: isRefused)
+    logger.debug("flow goes by no tunnel", metadata: ["target": "\(request.target)", "reason": "\(reason.rawValue)"])
+    if isRefused { client.refuse(reason.refusal) } else { openDirectly(request, for: client) }
+  }
+
+  private func openDirectly(_ request: FlowRequest, for client: any WaitingClient) {
+    // A machine that is on its way to this site is not dialled before it is there.
+    if let address = IPAddress(request.target.host),
+      parked.park(
+        Endpoint(address: address, port: request.target.port),
+        connect: { [weak self] in
+          guard let self, client.channel.isActive else { return client.refuse(.lost) }
+          self.openDirectly(request, for: client)
+        })
+    {
+      return
+    }
     dialler.dial(request.target, from: request.source) { [logger] result in
       switch result {
       case .failure(let why): client.refuse(why)

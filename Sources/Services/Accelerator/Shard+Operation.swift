@@ -6,7 +6,7 @@ extension Shard {
   private var connectionsPerPeer: Int { max(settings.connectionsPerPeer / settings.loops, 1) }
 
   func startPool(of peer: AcceleratorSettings.Peer) {
-    let pool = TunnelPool(peer: peer, connections: connectionsPerPeer, security: security, loop: loop, logger: logger) {
+    let pool = TunnelPool(peer: peer, connections: connectionsPerPeer, bypass: settings.entrances.bypass, security: security, loop: loop, logger: logger) {
       [unowned self] established, closed in
       self.makeLink(role: .dialler, peer: peer.node, established: established, closed: closed)
     }
@@ -23,7 +23,10 @@ extension Shard {
       pool.leave(TunnelGoodbye(.stopping, "\(new.node) does not use \(node) any more"))
       pools[node] = nil
     }
-    for pool in pools.values { pool.resize(connectionsPerPeer) }
+    for pool in pools.values {
+      pool.resize(connectionsPerPeer)
+      pool.bypass = new.entrances.bypass
+    }
     for peer in new.peers where pools[peer.node] == nil { startPool(of: peer) }
     for group in groups.values { group.setLimit(new.rateLimit) }
   }

@@ -37,6 +37,8 @@ final class Shard {
   var entered = 0
   /// This machine's addresses, and when they were looked up.
   var ownAddresses: (at: NIODeadline, addresses: Set<IPAddress>)?
+  /// Flows that went by no tunnel.
+  var passed = PassedThrough()
   var accepted: [ObjectIdentifier: TunnelLink] = [:]
   /// The figures of the tunnel connections that have ended.
   var ended = FlowStatistics()

@@ -35,6 +35,7 @@ extension TunnelLink {
     }
     hub.onPassedOn = { [weak self] id in self?.passedOn(id) }
     hub.attach(transport: self)
+    maximumFlows = limits.maximumFlows
     self.hub = hub
     peer = hello
     if let store = setup.store, hello.store != 0 { cachePeer = store.slot(of: hello.node, store: hello.store) }

@@ -55,6 +55,8 @@ final class TunnelLink: ChannelInboundHandler {
   /// Nil until the handshake is done, because the peer's HELLO says how many flows it takes.
   var hub: FlowHub?
   var peer: TunnelHello?
+  /// Flows that both ends take.
+  var maximumFlows = 0
   private(set) var context: ChannelHandlerContext?
   /// The living ones, and those that are over but for chunks that the peer has not found yet.
   var flows: [FlowID: LinkFlow] = [:]
@@ -107,6 +109,8 @@ final class TunnelLink: ChannelInboundHandler {
 extension TunnelLink {
   var isEstablished: Bool { hub != nil && !isClosed }
   var flowCount: Int { hub?.count ?? 0 }
+  /// Another flow can be opened.
+  var hasPlace: Bool { isEstablished && !isLeaving && flowCount < maximumFlows }
   /// Octets of flows wait here for the kernel, or sockets for octets to leave. While a window is opened what waits is padding.
   var hasBacklog: Bool { hub?.isStarved == true || bufferedOctets > 0 && !isOpeningWindow }
   /// A warm-up is at work: padding is under way.

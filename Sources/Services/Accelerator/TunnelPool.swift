@@ -17,6 +17,8 @@ final class TunnelPool {
   /// Applications that wait for the first connection of a pool, and how long: over a peer's restart. When it has been away for longer, nobody waits.
   static let maximumWaiting = 256
   static let waitingLimit = TimeAmount.seconds(5)
+  /// And how long where they may go directly instead: a connection that was cut is dialled again after 50 to 100 ms, and is there after a round trip.
+  static let bypassPatience = TimeAmount.milliseconds(200)
 
   private struct Slot {
     var link: TunnelLink?
@@ -28,11 +30,14 @@ final class TunnelPool {
   private struct Waiting {
     var request: FlowRequest
     var client: any WaitingClient
+    var pass: (PassReason) -> Void
     var since: NIODeadline
   }
 
   let peer: AcceleratorSettings.Peer
   private let security: TunnelSecurity
+  /// What becomes of a flow that this pool cannot take.
+  var bypass: EntranceSettings.Bypass
   private let loop: any EventLoop
   private let logger: Logger
   /// Makes a link for a channel of this loop.
@@ -47,10 +52,11 @@ final class TunnelPool {
 
   /// - Parameter makeLink: makes a dialling link from what to do once it is established and once it is closed.
   init(
-    peer: AcceleratorSettings.Peer, connections: Int, security: TunnelSecurity, loop: any EventLoop, logger: Logger,
+    peer: AcceleratorSettings.Peer, connections: Int, bypass: EntranceSettings.Bypass, security: TunnelSecurity, loop: any EventLoop, logger: Logger,
     makeLink: @escaping (@escaping (TunnelLink) -> Void, @escaping (TunnelLink, TunnelClosure) -> Void) -> TunnelLink
   ) {
     self.peer = peer
+    self.bypass = bypass
     self.security = security
     self.loop = loop
     self.logger = logger
@@ -72,7 +78,7 @@ final class TunnelPool {
       slot.link?.leave(thenClose: goodbye)
     }
     waitingTask?.cancel()
-    refuseWaiting { _ in true }
+    passWaiting(.draining) { _ in true }
   }
 
   /// So many connections from now on; those too many take no new flows, and go when their last has ended.
@@ -94,25 +100,34 @@ final class TunnelPool {
       slot.task?.cancel()
       slot.link?.close(TunnelGoodbye(.stopping, "\(peer.node)'s peer is being stopped"))
     }
-    refuseWaiting { _ in true }
+    for entry in waiting { entry.client.refuse(.lost) }
+    waiting = []
   }
 }
 
 // MARK: Flows
 
 extension TunnelPool {
-  func open(_ request: FlowRequest, for client: any WaitingClient) {
+  /// - Parameter pass: takes the flow if no connection can.
+  func open(_ request: FlowRequest, for client: any WaitingClient, otherwise pass: @escaping (PassReason) -> Void) {
     if let link = best() { return link.open(request, for: client) }
-    let isAway = awaySince.map { .now() - $0 >= TunnelPool.waitingLimit } ?? false
-    guard !isStopped, !isAway, waiting.count < TunnelPool.maximumWaiting else { return client.refuse(.lost) }
-    waiting.append(Waiting(request: request, client: client, since: .now()))
+    guard !isStopped else { return pass(.draining) }
+    let standing = slots.compactMap(\.link).filter(\.isEstablished)
+    if standing.contains(where: { !$0.isLeaving }) { return pass(.peerFull) }
+    if !standing.isEmpty, bypass == .direct { return pass(.draining) }
+    if let awaySince, .now() - awaySince >= patience { return pass(.peerAway) }
+    guard waiting.count < TunnelPool.maximumWaiting else { return pass(.tooManyWaiting) }
+    waiting.append(Waiting(request: request, client: client, pass: pass, since: .now()))
     watchWaiting()
   }
+
+  /// How long applications wait for a peer that has just gone.
+  private var patience: TimeAmount { bypass == .direct ? TunnelPool.bypassPatience : TunnelPool.waitingLimit }
 
   /// The connection that a new flow waits least on: none starved before any starved, then the fewest flows, then a warm one, then one that is on
   /// its way there.
   private func best() -> TunnelLink? {
-    slots.compactMap(\.link).filter { $0.isEstablished && !$0.isLeaving }.min { rank($0) < rank($1) }
+    slots.compactMap(\.link).filter(\.hasPlace).min { rank($0) < rank($1) }
   }
 
   private func rank(_ link: TunnelLink) -> (Int, Int, Int) {
@@ -124,24 +139,24 @@ extension TunnelPool {
     waiting = []
     waitingTask?.cancel()
     waitingTask = nil
-    for entry in clients where entry.client.channel.isActive { open(entry.request, for: entry.client) }
+    for entry in clients where entry.client.channel.isActive { open(entry.request, for: entry.client, otherwise: entry.pass) }
   }
 
   private func watchWaiting() {
     guard waitingTask == nil, let first = waiting.first else { return }
-    waitingTask = loop.assumeIsolated().scheduleTask(deadline: first.since + TunnelPool.waitingLimit) { [weak self] in
+    waitingTask = loop.assumeIsolated().scheduleTask(deadline: first.since + patience) { [weak self] in
       guard let self else { return }
       self.waitingTask = nil
       let now = NIODeadline.now()
-      self.refuseWaiting { now - $0.since >= TunnelPool.waitingLimit }
+      self.passWaiting(.peerAway) { now - $0.since >= self.patience }
       self.watchWaiting()
     }
   }
 
-  private func refuseWaiting(_ isDue: (Waiting) -> Bool) {
+  private func passWaiting(_ reason: PassReason, _ isDue: (Waiting) -> Bool) {
     let due = waiting.filter(isDue)
     waiting.removeAll(where: isDue)
-    for entry in due { entry.client.refuse(.lost) }
+    for entry in due where entry.client.channel.isActive { entry.pass(reason) }
   }
 }
 
