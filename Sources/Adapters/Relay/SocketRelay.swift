@@ -82,6 +82,12 @@ extension SocketRelay {
     (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in }
   }
 
+  /// While a socket is abortive (SO_LINGER with zero seconds), the kernel closes it with a RST: that of a process that dies then looks like what it is, and not like the end of the data. Whoever ends a
+  /// socket's sending in order takes it back first, or what is still unsent would be thrown away.
+  package static func setAbortive(_ isAbortive: Bool, _ channel: any Channel) {
+    (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: isAbortive ? 1 : 0, l_linger: 0)).whenComplete { _ in }
+  }
+
   /// Both directions have ended; the socket closes once its last octets are written.
   func flowClosed() {
     flowHasClosed = true
@@ -94,6 +100,7 @@ extension SocketRelay {
     hub = nil
     held.clear()
     if let context {
+      SocketRelay.setAbortive(false, context.channel)
       context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
     }
   }
@@ -112,12 +119,14 @@ extension SocketRelay {
   private func endOutputIfDone() {
     guard outputShouldEnd, !outputHasEnded, octetsInWriting == 0, !isAborted, let context else { return }
     outputHasEnded = true
+    SocketRelay.setAbortive(false, context.channel)
     context.close(mode: .output, promise: nil)
   }
 
   private func finish() {
     hub = nil
     guard let context, !isAborted else { return }
+    SocketRelay.setAbortive(false, context.channel)
     context.close(promise: nil)
   }
 }
@@ -143,6 +152,7 @@ extension SocketRelay {
 
   package func handlerAdded(context: ChannelHandlerContext) {
     self.context = context
+    SocketRelay.setAbortive(true, context.channel)
   }
 
   package func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }

@@ -30,6 +30,8 @@ final class SplitRelay: ChannelInboundHandler {
       b.partner = nil
       throw error
     }
+    SocketRelay.setAbortive(true, near)
+    SocketRelay.setAbortive(true, far)
     a.readIfRoom()
     b.readIfRoom()
   }
@@ -75,6 +77,7 @@ final class SplitRelay: ChannelInboundHandler {
     context.writeAndFlush(wrapOutboundOut(ByteBuffer())).assumeIsolated().whenSuccess { _ in
       guard let context = self.context else { return }
       self.outputHasEnded = true
+      SocketRelay.setAbortive(false, context.channel)
       if self.inputHasEnded { context.close(promise: nil) } else { context.close(mode: .output, promise: nil) }
     }
   }
