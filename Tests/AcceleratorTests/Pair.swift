@@ -33,6 +33,7 @@ struct Pair: Sendable {
     var loops = 1
     var compresses = true
     var rateLimit: BitRate?
+    var keepsWarm = false
     var limits: FlowLimits?
     var entranceLimit: TimeSpan?
     var certificatesOfA: String?
@@ -71,6 +72,7 @@ struct Pair: Sendable {
         peers: [.init(node: options.peerName, tunnel: tunnel)],
         routes: [.init(prefix: IPPrefix("127.0.0.1/32")!, peer: options.peerName)], rateLimit: options.rateLimit, loops: options.loops,
         compresses: options.compresses, limits: options.limits)
+      settings.keepsWarm = options.keepsWarm
       if let limit = options.entranceLimit { settings.entranceLimit = limit }
       settings.entrances = options.entrances
       settings.cache = options.cache

@@ -24,6 +24,20 @@ extension Loopback {
       }
     }
 
+    @Test("is not needed where tunnels are kept warm: they open as soon as they are up, and again when they had to be dialled again")
+    func withoutOrder() async throws {
+      let (logOfA, logOfB) = (LogBook(), LogBook())
+      let options = Pair.Options(
+        rateLimit: .megabitsPerSecond(800), keepsWarm: true, loggerOfA: logOfA.logger("a"), loggerOfB: logOfB.logger("b"), connections: 4)
+      try await Pair.with(options) { pair in
+        try await logOfA.wait(for: "tunnel to b warm: cwnd", times: 4)
+        try await logOfB.wait(for: "tunnel to a warm: cwnd", times: 4)
+        try await pair.a.cutTunnels()
+        try await logOfA.wait(for: "tunnel to b warm: cwnd", times: 8)
+        try await logOfB.wait(for: "tunnel to a warm: cwnd", times: 8)
+      }
+    }
+
     @Test("is followed although somebody types over the tunnel all the time")
     func besideKeystrokes() async throws {
       let log = LogBook()

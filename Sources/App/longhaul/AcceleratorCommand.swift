@@ -63,9 +63,14 @@ struct AcceleratorCommand: AsyncParsableCommand {
 
   @OptionGroup var operation: OperationOptions
 
+  @OptionGroup var warming: WarmingOptions
+
   @OptionGroup var log: LogOptions
 
   func validate() throws {
+    if warming.keepsWarm, rateLimit == nil {
+      throw ValidationError("--keep-warm needs --rate-limit: what is to be kept ready is a rate")
+    }
     if let rateLimit, !(0.1...1_000_000).contains(rateLimit) {
       throw ValidationError("--rate-limit \(rateLimit): must be from 0.1 to 1000000 Mbit/s")
     }
@@ -117,6 +122,7 @@ struct AcceleratorCommand: AsyncParsableCommand {
     draft.cacheFolder = cache.folder
     draft.cacheSize = cache.size
     draft.caches = cache.isOff ? false : nil
+    draft.keepsWarm = warming.keepsWarm ? true : nil
     draft.entrances = entrances.settings
     draft.drain = operation.drain.map { .seconds($0) }
     return draft

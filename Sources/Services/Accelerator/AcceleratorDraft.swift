@@ -28,6 +28,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
   package var cacheFolder: String?
   package var cacheSize: ByteCount?
   package var caches: Bool?
+  package var keepsWarm: Bool?
   package var drain: TimeSpan?
   package var maximumFlows: Int?
   package var memory: Int?
@@ -64,6 +65,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
     take(\.cacheFolder)
     take(\.cacheSize)
     take(\.caches)
+    take(\.keepsWarm)
     take(\.drain)
     take(\.maximumFlows)
     take(\.memory)
@@ -84,6 +86,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
     if settings.entrances.socks == nil { settings.entrances.socks = socks }
     if settings.entrances.forwards.isEmpty { settings.entrances.forwards = forwards ?? [] }
     settings.cache = caches == false ? .none : CacheSettings(folder: cacheFolder, size: cacheSize)
+    settings.keepsWarm = keepsWarm ?? false
     settings.authority = authority
     settings.metrics = metrics
     settings.maximumFlows = maximumFlows

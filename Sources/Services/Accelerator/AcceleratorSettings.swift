@@ -85,6 +85,8 @@ package struct AcceleratorSettings: Sendable {
   package var classes = FlowClassifier()
   /// Who keeps the certificate fresh.
   package var authority: Location?
+  /// The tunnels to all peers are warmed as soon as they are up, and kept so, without an order of the controller. Needs `rateLimit`.
+  package var keepsWarm = false
   /// From a connection at the entrance to its whole CONNECT.
   package var entranceLimit = AcceleratorSettings.defaultEntranceLimit
 

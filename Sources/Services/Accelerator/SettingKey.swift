@@ -56,6 +56,7 @@ struct SettingKey: Sendable {
     value("cache", "CACHE", "the folder of the byte cache", isPath: true, text) { $0.cacheFolder = $1 },
     value("cacheSize", "CACHE_SIZE", CacheSettings.sizeForm, { CacheSettings.size($0) }) { $0.cacheSize = $1 },
     value("caching", "CACHING", "true or false", { Bool($0) }) { $0.caches = $1 },
+    value("keepWarm", "KEEP_WARM", "true or false", { Bool($0) }) { $0.keepsWarm = $1 },
     number("drainSeconds", "DRAIN_SECONDS", AcceleratorSettings.drainRange) { $0.drain = .seconds($1) },
   ]
 }

@@ -74,6 +74,7 @@ extension Shard {
     groups[peer] = group
     link.group = group
     group.add(link)
+    keepWarm(link)
     warmNext(peer)
   }
 

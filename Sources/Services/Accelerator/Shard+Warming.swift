@@ -19,6 +19,23 @@ extension Shard {
     warmNext(peer)
   }
 
+  /// Orders to itself (`--keep-warm`): the same as the controller's, for the round trip that TCP has measured. Asked when a connection has come up.
+  func keepWarm(_ link: TunnelLink) {
+    guard settings.keepsWarm, let rate = settings.rateLimit, let peer = link.peer?.node, pools[peer] != nil else { return }
+    if let roundTrip = link.tcpState()?.leastRoundTrip {
+      // A detour that the first connection has seen is no reason to pad for ever: the shortest counts.
+      let shortest = min(roundTrip, warming[peer]?.roundTrip ?? roundTrip)
+      warming[peer] = WarmRequest(rate: rate, roundTrip: shortest, hold: TunnelLimits.hold)
+    }
+    guard renewal == nil else { return }
+    // Twice in each hold, so that one may come late.
+    let pause = TimeAmount.nanoseconds(TunnelLimits.hold.nanoseconds / 2)
+    let bound = NIOLoopBound(self, eventLoop: loop)
+    renewal = loop.scheduleRepeatedTask(initialDelay: pause, delay: pause) { _ in
+      for (peer, request) in bound.value.warming where bound.value.pools[peer] != nil { bound.value.warm(peer: peer, request) }
+    }
+  }
+
   /// The peer's order for its receiving direction: this connection, now.
   func warm(_ link: TunnelLink, _ request: WarmRequest) { link.warm(request) }
 

@@ -44,6 +44,8 @@ final class Shard {
   var ended = FlowStatistics()
   /// Orders to warm that are at work: one connection of a peer after another, so that each gets the whole rate.
   var warming: [NodeID: WarmRequest] = [:]
+  /// Says them again before they have run out (`--keep-warm`).
+  var renewal: RepeatedTask?
 
   init(
     loop: any EventLoop, settings: AcceleratorSettings, security: TunnelSecurity, store: (any ChunkStore)?, shares: PacingShares,
@@ -70,6 +72,7 @@ final class Shard {
 
   func stop() {
     parked.stop()
+    renewal?.cancel()
     for pool in pools.values { pool.stop() }
     for link in accepted.values { link.close(TunnelGoodbye(.stopping, "\(settings.node) is being stopped")) }
   }

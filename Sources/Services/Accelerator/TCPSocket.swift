@@ -1,5 +1,6 @@
 import NIOCore
 import NIOPosix
+import Vocabulary
 
 #if canImport(Glibc)
   import Glibc
@@ -25,6 +26,9 @@ struct TCPState: Sendable {
 
   /// What BBR would take for its window; 0 with another congestion control.
   var modelledWindow: Int
+
+  /// The shortest round trip that the connection has seen lately; nil before there was one.
+  var leastRoundTrip: TimeSpan?
 
   /// More than one segment in a thousand was lost; one or two may be a route that changed.
   var isLosing: Bool { retransmittedSegments >= CongestionPolicy.losses && retransmittedSegments > sentSegments / 1_000 }
@@ -115,9 +119,15 @@ enum TCPSocket {
           unacknowledged: Int(info.loadUnaligned(fromByteOffset: 24, as: UInt32.self)),
           sentSegments: info.loadUnaligned(fromByteOffset: 136, as: UInt32.self),
           retransmittedSegments: info.loadUnaligned(fromByteOffset: 100, as: UInt32.self),
-          modelledWindow: modelledWindow(descriptor))
+          modelledWindow: modelledWindow(descriptor),
+          leastRoundTrip: length >= 152 ? roundTrip(info.loadUnaligned(fromByteOffset: 148, as: UInt32.self)) : nil)
       }
     } ?? nil
+  }
+
+  /// tcpi_min_rtt is in microseconds, and all ones before the first measurement.
+  private static func roundTrip(_ microseconds: UInt32) -> TimeSpan? {
+    microseconds == .max ? nil : .nanoseconds(Int64(microseconds) * 1_000)
   }
 
   /// TCP_CC_INFO: `struct tcp_bbr_info` (linux/inet_diag.h) has 20 octets; no other congestion control's answer has as many.
