@@ -19,6 +19,9 @@ package final class WANEmulator: Sendable {
     self.links = links
   }
 
+  /// What has been sent into each link so far, both directions, as a wire would count it. Octets that have been lost under way are in it.
+  package var octets: [(aToZ: Int, zToA: Int)] { links.map(\.octets) }
+
   /// Ends the links and says what they did.
   package func stop() -> [LinkReport] { links.map { $0.stop() } }
 }
@@ -33,6 +36,11 @@ private final class RunningLink: Sendable {
   private let state = Mutex(State())
   private let started: Bell
   private let ended: Bell
+  /// Written by the link's thread alone.
+  private let octetsAToZ = Atomic<Int>(0)
+  private let octetsZToA = Atomic<Int>(0)
+
+  var octets: (aToZ: Int, zToA: Int) { (octetsAToZ.load(ordering: .relaxed), octetsZToA.load(ordering: .relaxed)) }
 
   init(_ settings: LinkSettings) throws {
     end = try Bell()
@@ -74,7 +82,12 @@ private final class RunningLink: Sendable {
       aToZ.deliver(at: now)
       zToA.deliver(at: now)
       // A burst of 64 packets, then deliveries again: neither starves the other.
-      if aToZ.takeIn(atMost: 64) + zToA.takeIn(atMost: 64) >= 32 { continue }
+      let count = aToZ.takeIn(atMost: 64) + zToA.takeIn(atMost: 64)
+      if count > 0 {
+        octetsAToZ.store(aToZ.octets, ordering: .relaxed)
+        octetsZToA.store(zToA.octets, ordering: .relaxed)
+      }
+      if count >= 32 { continue }
       let due = [aToZ.nextDue, zToA.nextDue].compactMap { $0 }.min()
       let rest = due.map { $0 - monotonicNow() }
       if let rest, rest <= .zero { continue }
@@ -110,6 +123,7 @@ private struct LinkDirection: ~Copyable {
   deinit { buffer.deallocate() }
 
   var nextDue: Instant? { line.nextDue }
+  var octets: Int { statistics.octets }
 
   var finalStatistics: LinkStatistics {
     var final = statistics

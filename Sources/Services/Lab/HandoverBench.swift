@@ -7,10 +7,6 @@ import WANEmulation
 
 /// Handovers, many of them, and how long the application waits in each: with real programs and the emulated WAN, and without the minutes that real guests take.
 package struct HandoverBench: Sendable {
-  /// Another run of the lab may be going on; a bench that has begun waits for its end as long as a long one takes.
-  private static let lockPatience = TimeSpan.seconds(600 as Int64)
-  private static let lockPause = TimeSpan.milliseconds(500 as Int64)
-
   private let settings: BenchSettings
   private let progress: RunProgress
 
@@ -26,11 +22,8 @@ package struct HandoverBench: Sendable {
     for loss in settings.losses {
       for roundTrip in settings.roundTrips { cells.append(try await measure(roundTrip, loss: loss)) }
     }
-    var name = utsname()
-    uname(&name)
-    let kernel = withUnsafeBytes(of: &name.release) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
     return BenchResult(
-      longhaul: "0.1.0", kernel: kernel,
+      longhaul: "0.1.0", kernel: AcceleratorBenchResult.kernelVersion,
       settings: BenchResult.Settings(
         moves: settings.moves, holdSeconds: settings.hold.seconds, downtimeMilliseconds: settings.downtime.milliseconds,
         rateMbps: settings.rate.megabitsPerSecond, sourceRateMbps: settings.sourceRate.megabitsPerSecond,
@@ -43,7 +36,7 @@ package struct HandoverBench: Sendable {
   private func measure(_ roundTrip: TimeSpan, loss: Double) async throws -> BenchResult.Cell {
     let lab = settings.lab(roundTrip: roundTrip, loss: loss)
     let prerequisites = try Prerequisites(lab, forGuests: false)
-    let folder = try await takeFolder()
+    let folder = try await RunFolder.taken { progress.step("waiting for another run of the lab to end") }
     defer { folder.remove() }
     do {
       let cell = try await BenchRun(settings, lab, prerequisites, folder, progress).measure()
@@ -52,21 +45,6 @@ package struct HandoverBench: Sendable {
     } catch {
       if let logs = settings.logFolder { folder.keepLogs(in: logs) }
       throw error
-    }
-  }
-
-  private func takeFolder() async throws -> RunFolder {
-    let deadline = ContinuousClock.now + .seconds(HandoverBench.lockPatience.seconds)
-    var hasSaidSo = false
-    while true {
-      do throws(LabError) {
-        return try RunFolder()
-      } catch {
-        guard case .running = error, ContinuousClock.now < deadline else { throw error }
-      }
-      if !hasSaidSo { progress.step("waiting for another run of the lab to end") }
-      hasSaidSo = true
-      try await Task.sleep(for: .nanoseconds(HandoverBench.lockPause.nanoseconds))
     }
   }
 }

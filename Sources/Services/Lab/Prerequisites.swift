@@ -31,8 +31,7 @@ package struct Prerequisites: Sendable {
       found[name] = path
     }
     self.found = found
-    let own = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
-    program = settings.program ?? own
+    program = settings.program ?? Prerequisites.ownPath
     let folder = URL(fileURLWithPath: program).deletingLastPathComponent().path
     agent = settings.agentProgram ?? "\(folder)/longhaul-agent"
     kernel = "\(Prerequisites.guestFolder)/vmlinuz"
@@ -46,6 +45,28 @@ package struct Prerequisites: Sendable {
     guard FileManager.default.fileExists(atPath: "/dev/net/tun") else {
       throw .missingFile("/dev/net/tun", hint: "this kernel, or this container, has no TUN devices")
     }
+  }
+
+  /// Only Longhaul's program in namespaces: no agent, no guests.
+  init(program: String?) throws(LabError) {
+    guard geteuid() == 0 else { throw .notRoot }
+    for name in ["ip", "sysctl"] where Shell.find(name) == nil {
+      throw .missingProgram(name, package: name == "ip" ? "iproute2" : "procps")
+    }
+    found = [:]
+    self.program = program ?? Prerequisites.ownPath
+    (agent, kernel, modules) = ("", "", "")
+    guard FileManager.default.isExecutableFile(atPath: self.program) else {
+      throw .missingFile(self.program, hint: "build it with `swift build -c release`")
+    }
+    guard FileManager.default.fileExists(atPath: "/dev/net/tun") else {
+      throw .missingFile("/dev/net/tun", hint: "this kernel, or this container, has no TUN devices")
+    }
+  }
+
+  /// The program that is running.
+  static var ownPath: String {
+    (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? CommandLine.arguments[0]
   }
 
   /// Where a program of the list is.

@@ -37,6 +37,26 @@ package final class RunFolder: Sendable {
     }
   }
 
+  /// A bench that has begun waits for another run's end as long as a long one takes.
+  private static let longPatience = TimeSpan.seconds(600 as Int64)
+  private static let pause = TimeSpan.milliseconds(500 as Int64)
+
+  /// Takes it when it is free. `onWait` is called once, if that is not now.
+  static func taken(onWait: () -> Void) async throws -> RunFolder {
+    let deadline = ContinuousClock.now + .seconds(RunFolder.longPatience.seconds)
+    var hasSaidSo = false
+    while true {
+      do throws(LabError) {
+        return try RunFolder()
+      } catch {
+        guard case .running = error, ContinuousClock.now < deadline else { throw error }
+      }
+      if !hasSaidSo { onWait() }
+      hasSaidSo = true
+      try await Task.sleep(for: .nanoseconds(RunFolder.pause.nanoseconds))
+    }
+  }
+
   /// Ends every process in the lab's namespaces, and removes them and the folder.
   static func clear() {
     for namespace in Namespace.all(prefix: namespacePrefix) { namespace.delete() }
@@ -56,13 +76,15 @@ package final class RunFolder: Sendable {
     return path
   }
 
-  /// Copies the logs of all parts to where the user wants them.
-  func keepLogs(in folder: String) {
+  /// Copies the logs of all parts to where the user wants them; those of one part, if it has a folder of its own within this one.
+  func keepLogs(in folder: String, from part: String = "") {
     let manager = FileManager.default
+    let source = part.isEmpty ? RunFolder.path : file(part)
     try? manager.createDirectory(atPath: folder, withIntermediateDirectories: true)
-    for name in (try? manager.contentsOfDirectory(atPath: RunFolder.path)) ?? [] where name.hasSuffix(".log") {
-      try? manager.removeItem(atPath: "\(folder)/\(name)")
-      try? manager.copyItem(atPath: file(name), toPath: "\(folder)/\(name)")
+    for name in (try? manager.contentsOfDirectory(atPath: source)) ?? [] where name.hasSuffix(".log") {
+      let copy = "\(folder)/\(part.isEmpty ? "" : part + "-")\(name)"
+      try? manager.removeItem(atPath: copy)
+      try? manager.copyItem(atPath: "\(source)/\(name)", toPath: copy)
     }
   }
 
