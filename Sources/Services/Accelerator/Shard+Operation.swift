@@ -6,7 +6,9 @@ extension Shard {
   private var connectionsPerPeer: Int { max(settings.connectionsPerPeer / settings.loops, 1) }
 
   func startPool(of peer: AcceleratorSettings.Peer) {
-    let pool = TunnelPool(peer: peer, connections: connectionsPerPeer, bypass: settings.entrances.bypass, security: security, loop: loop, logger: logger) {
+    let pool = TunnelPool(
+      peer: peer, connections: connectionsPerPeer, bypass: settings.entrances.bypass, security: security, loop: loop, logger: logger
+    ) {
       [unowned self] established, closed in
       self.makeLink(role: .dialler, peer: peer.node, established: established, closed: closed)
     }

@@ -52,7 +52,8 @@ final class TunnelPool {
 
   /// - Parameter makeLink: makes a dialling link from what to do once it is established and once it is closed.
   init(
-    peer: AcceleratorSettings.Peer, connections: Int, bypass: EntranceSettings.Bypass, security: TunnelSecurity, loop: any EventLoop, logger: Logger,
+    peer: AcceleratorSettings.Peer, connections: Int, bypass: EntranceSettings.Bypass, security: TunnelSecurity, loop: any EventLoop,
+    logger: Logger,
     makeLink: @escaping (@escaping (TunnelLink) -> Void, @escaping (TunnelLink, TunnelClosure) -> Void) -> TunnelLink
   ) {
     self.peer = peer
