@@ -1,4 +1,5 @@
 import Accelerator
+import Flows
 import Foundation
 import SettingsFiles
 import Testing

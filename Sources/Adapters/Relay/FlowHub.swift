@@ -37,8 +37,8 @@ package final class FlowHub {
   package private(set) var isStarved = false
   /// Flows whose sockets got something since the last flush.
   private var touched: Set<FlowID> = []
-  /// The flow that was served last when space came back: the next turn begins behind it, so that no flow is always first.
-  private var lastServed = FlowID(0)
+  /// Flows with credit that found no room.
+  private var scheduler = FlowScheduler()
   private let logger: Logger
 
   private struct Entry {
@@ -48,6 +48,11 @@ package final class FlowHub {
     /// What came before the service was connected.
     var early: [ByteBuffer] = []
     var hasEarlyEnd = false
+    /// `normal`: by what the flow does.
+    var priority = FlowPriority.normal
+    var pace = FlowPace()
+
+    var effectivePriority: FlowPriority { priority == .normal ? pace.priority : priority }
   }
 
   package init(
@@ -117,6 +122,9 @@ extension FlowHub {
     pump()
   }
 
+  /// Which flows this one goes before; `normal`, which all are at first, is by what it does.
+  package func setPriority(_ priority: FlowPriority, of id: FlowID) { flows[id]?.priority = priority }
+
   package func refuse(_ id: FlowID, _ why: FlowRefusal) {
     loop.preconditionInEventLoop()
     flows[id] = nil
@@ -151,18 +159,16 @@ extension FlowHub {
     touched.removeAll(keepingCapacity: true)
   }
 
-  /// The transport takes data again. Flows are served in turn, beginning behind the one that was last.
+  /// The transport takes data again. Those that wait are served in turn, by class and weight.
   package func transportHasSpace() {
     loop.preconditionInEventLoop()
     isStarved = false
-    let waiting = flows.filter { $0.value.relay?.isWaitingForRoom == true }.keys.sorted()
-    let start = waiting.firstIndex { $0 > lastServed } ?? 0
-    for id in waiting[start...] + waiting[..<start] {
+    for _ in 0..<scheduler.count {  // each once: who is back again found no room
       guard let transport, transport.space > 0 else {
         isStarved = true
         break
       }
-      lastServed = id
+      guard let id = scheduler.next() else { break }
       flows[id]?.relay?.resume()
     }
     pump()
@@ -197,13 +203,18 @@ extension FlowHub {
     let space = max(transport.space, 0)
     let room = min(credit, max(space - untransmitted, 0))
     if credit > 0, room == 0 {
+      scheduler.wait(relay.flow, flows[relay.flow]?.effectivePriority ?? .normal)
       if space == 0 { isStarved = true } else { hasSentAway = true }
     }
     return room
   }
 
   func relay(_ relay: SocketRelay, read bytes: ByteBuffer) {
-    guard flows[relay.flow]?.relay === relay else { return }
+    guard let entry = flows[relay.flow], entry.relay === relay else { return }
+    scheduler.passed(bytes.readableBytes, entry.effectivePriority)
+    if entry.priority == .normal {
+      flows[relay.flow]?.pace.note(bytes.readableBytes, at: Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)))
+    }
     var bytes = bytes
     while let part = bytes.readSlice(length: min(maximumDataOctets, bytes.readableBytes)), part.readableBytes > 0 {
       table.send(part, on: relay.flow)
@@ -269,6 +280,7 @@ extension FlowHub {
       answer?(nil)
     case .refused(let id, let why):
       let entry = flows.removeValue(forKey: id)
+      scheduler.remove(id)
       entry?.relay?.detach()
       entry?.answer?(why)
       tellIfIdle()
@@ -285,6 +297,7 @@ extension FlowHub {
     case .reset(let id): flows[id]?.relay?.abort()
     case .closed(let id):
       let entry = flows.removeValue(forKey: id)
+      scheduler.remove(id)
       touched.remove(id)
       entry?.relay?.flowClosed()
       entry?.answer?(.lost)

@@ -34,8 +34,6 @@ package final class SocketRelay: ChannelInboundHandler {
     self.flow = flow
   }
 
-  /// True while there is something to read, or to send on, as soon as there is room.
-  var isWaitingForRoom: Bool { !isReading && !isAborted && !inputEndIsTold }
 }
 
 // MARK: From the flow to the socket

@@ -3,13 +3,6 @@ import Flows
 import NIOCore
 import Vocabulary
 
-/// Which flows go first where they compete.
-package enum FlowPriority: UInt8, Sendable, Hashable, CaseIterable {
-  case interactive = 0
-  case normal = 1
-  case bulk = 2
-}
-
 /// What OPEN and OPENED say beside the flow itself. Of OPENED only the codings count.
 package struct FlowTerms: Sendable, Hashable {
   /// The sender's own DATA on this flow.

@@ -1,3 +1,4 @@
+import Flows
 import SettingsFiles
 import Tunnel
 import Vocabulary

@@ -69,6 +69,7 @@ extension TunnelLink {
       if let former = flows[id], former.isOver { forget(former) }
       if flows[id] == nil { makeFlow(id, target, ours) }  // else the hub knows a violation when it sees one
       give(frame, to: id)
+      hub?.setPriority(terms.priority, of: id)
     case .opened:
       flows[id]?.codec.answered(terms.outbound)
       give(frame, to: id)

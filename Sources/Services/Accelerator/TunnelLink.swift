@@ -154,6 +154,7 @@ extension TunnelLink {
       let id = try hub.open(request.target) { refusal in
         if let refusal { client.refuse(refusal) } else { client.accept() }
       }
+      hub.setPriority(request.priority, of: id)
       hub.join(client.channel, to: id)
       client.startRelaying()
     } catch {
