@@ -148,7 +148,7 @@ let testTargets: [Target] = [
   tests("SCTPTests", ["SCTP", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
   tests("TunnelTests", ["Tunnel", "Dedup", "Flows", "Simulation", "Vocabulary", nioCore]),
-  tests("DedupTests", ["Dedup", "Simulation", "Vocabulary", crypto, nioCore]),
+  tests("DedupTests", ["Dedup", "SCTP", "Vocabulary", crypto, nioCore]),
   tests("ChunkStoreTests", ["TestSupport", "ChunkStores", "Dedup", "Vocabulary", nioCore, nioPosix, logging]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
   tests("SealingTests", ["Sealing", crypto, nioCore]),

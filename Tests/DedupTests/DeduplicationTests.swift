@@ -1,5 +1,6 @@
 import Dedup
 import NIOCore
+import SCTP
 import Testing
 import Vocabulary
 
@@ -77,6 +78,39 @@ struct DeduplicationTests {
     other.file(Self.file, stream: 900)
     let second = try Exchange.run(other.bytes, stores: &stores)
     #expect(second.cost.wire * 100 <= Self.file.count * 2, "\(second.cost)")
+  }
+
+  @Test("the carriers of a real session are seen through, the first and a later one, in both directions", arguments: [false, true])
+  func session(isInterleaved: Bool) throws {
+    var session = RecordedSession(isInterleaved: isInterleaved)
+    try #require(session.isEstablished)
+    let file = Array(Self.file.prefix(1 << 20))
+    session.send(file, stream: 3)
+    session.move(to: CarrierID(2))
+    session.send(file, stream: 4)
+    var stores = Stores()
+    _ = try Exchange.run(file, stores: &stores)
+    for carrier: UInt64 in [1, 2] {
+      let way = RecordedSession.Way(carrier: CarrierID(carrier), isFromAgent: true)
+      let down = try #require(session.carried[way])
+      let exchange = try Exchange.run(down, piece: 50_000, stores: &stores)
+      #expect(exchange.output == down)
+      #expect(exchange.cost.referenced == file.count, "carrier \(carrier): \(exchange.cost)")
+      let up = try #require(session.carried[RecordedSession.Way(carrier: CarrierID(carrier), isFromAgent: false)])
+      let other = try Exchange.run(up, stores: &stores)
+      #expect(other.output == up && other.sent.isEmpty, "structure is not named")
+    }
+  }
+
+  @Test("what is held on a carrier goes out when it stops to be one")
+  func broken() throws {
+    var exchange = Exchange()
+    var carrier = CarrierBuilder(seed: 3)
+    carrier.message(Self.file.prefix(5_000), stream: 9)
+    try exchange.append(carrier.bytes)
+    #expect(exchange.encoder.heldOctets > 0)
+    try exchange.append([0, 1])
+    #expect(exchange.output == carrier.bytes + [0, 1] && exchange.encoder.heldOctets == 0)
   }
 
   @Test("many small files in one session are known one by one")

@@ -40,6 +40,25 @@ struct ViolationTests {
     try decoder.supply(0, octets, verify: false)
   }
 
+  @Test("what is looked for is what comes next, as far ahead as the owner wants, and each reference once")
+  func ahead() throws {
+    var decoder = decoder()
+    for _ in 0..<10 { try decoder.reference(reference) }
+    func wanted(_ ahead: Int) -> [UInt32] {
+      var ordinals: [UInt32] = []
+      while case .want(let ordinal, _)? = decoder.next(ahead: ahead) { ordinals.append(ordinal) }
+      return ordinals
+    }
+    #expect(wanted(0) == [])
+    #expect(wanted(1) == [0])
+    #expect(wanted(6_001) == [1, 2])
+    for ordinal: UInt32 in 0..<3 { try decoder.supply(ordinal, octets, verify: false) }
+    #expect(decoder.resolvedCount == 3)
+    for _ in 0..<3 { #expect(decoder.next(ahead: 0) == .bytes(octets)) }
+    #expect(wanted(6_001) == [3, 4, 5])
+    #expect(decoder.undeliveredOctets == 7 * 3_000 && decoder.pendingOctets == 0)
+  }
+
   @Test("a reference inside a chunk, too long or too short")
   func references() throws {
     for size in [0, 1, 511, 32_769, -5] {

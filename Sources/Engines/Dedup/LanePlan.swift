@@ -35,7 +35,7 @@ struct LanePlan: Sendable {
 
   /// Octets of this lane at the plan's end, behind which there is nothing.
   func last(on lane: Int) -> Int {
-    guard !endsOnLaneZero, let last = runs.last, last.lane == lane else { return 0 }
+    guard let last = runs.last, last.lane == lane else { return 0 }
     return last.octets
   }
 }

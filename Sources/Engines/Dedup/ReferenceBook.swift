@@ -86,7 +86,7 @@ struct ReferenceBook: Sendable {
   mutating func take(_ ordinal: UInt32) -> ByteBuffer? {
     guard let index = index(ordinal), case .supplied(let octets) = entries[index].state else { return nil }
     entries[index].state = .delivered
-    while case .delivered? = entries.first?.state, first != resolvedCount {
+    while case .delivered? = entries.first?.state {
       entries.removeFirst()
       first &+= 1
       nextToAsk -= 1
