@@ -32,6 +32,7 @@ package enum ChunkTarget {
     var resolved: UInt32 = 0
     var waiting: [(UInt32, ChunkReference)] = []
     var learned: (a: Int, z: Int) = (0, 0)
+    var isTrimmed = false
 
     mutating func append(_ octets: ByteBuffer) {
       input.writeImmutableBuffer(octets)
@@ -103,7 +104,7 @@ package enum ChunkTarget {
         steps += 1
         let ahead = script.below(4) == 0 ? 1 : 1 << 20
         switch script.below(16) {
-        case 0...8: ends.append(octets(&script))
+        case 0...7: ends.append(octets(&script))
         case 9:
           ends.encoder.flush()
           demand(ends.encoder.heldOctets == 0, "something is held behind a flush")
@@ -114,6 +115,9 @@ package enum ChunkTarget {
         case 10: ends.encoder.allowsReferences = script.flag()
         case 11: ends.believesAll = script.flag()
         case 12: ends.hasStore = script.flag()
+        case 8 where script.byte() < 40:
+          ends.isTrimmed = true
+          if script.flag() { ends.encoder.trim() } else { ends.decoder.trim() }
         case 13: try ends.answer(Int(script.byte()), ahead: ahead)
         default: try ends.carry(ahead: ahead)
         }
@@ -128,7 +132,7 @@ package enum ChunkTarget {
       demand(false, "an honest end broke the protocol: \(error)")
     }
     demand(ends.output == ends.input, "what came out is not what went in")
-    demand(ends.learned.a == ends.learned.z, "\(ends.learned.a) chunks learned here, \(ends.learned.z) there")
+    demand(ends.isTrimmed || ends.learned.a == ends.learned.z, "\(ends.learned.a) chunks learned here, \(ends.learned.z) there")
     demand(ends.encoder.pinnedOctets == 0 && ends.decoder.pendingOctets == 0 && ends.decoder.undeliveredOctets == 0, "something is left")
   }
 
@@ -153,6 +157,7 @@ package enum ChunkTarget {
         let (ordinal, reference) = wanted.remove(at: script.below(wanted.count))
         try? decoder.supply(ordinal, ByteBuffer(repeating: 2, count: reference.octets), verify: false)
       case 10 where script.byte() < 30: try? decoder.end { _, _ in }
+      case 10: decoder.trim()
       default:
         var turns = 0
         let ahead = script.size()

@@ -29,7 +29,8 @@ struct RecordedSession {
     listener = Listener(
       configuration: configuration, authenticator: Signer(), cookieSecret: Array(0..<32), random: SeededGenerator(seed: 1))
     client = Association(
-      connecting: configuration, authenticator: Signer(), random: SeededGenerator(seed: 2), on: CarrierID(1), local: Self.here, remote: Self.there,
+      connecting: configuration, authenticator: Signer(), random: SeededGenerator(seed: 2), on: CarrierID(1), local: Self.here,
+      remote: Self.there,
       at: now)
     run()
   }

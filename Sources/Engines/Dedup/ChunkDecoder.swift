@@ -98,6 +98,13 @@ package struct ChunkDecoder: Sendable {
     }
   }
 
+  /// For a flow that has been idle for long: gives up the copies of chunks that have not ended, which then are not learned, and room that is not in use.
+  package mutating func trim() {
+    for index in lanes.indices { lanes[index].trim() }
+    plan.trim()
+    references.trim()
+  }
+
   /// The owner has the chunk: from the store, or, to be verified, from a CHUNK.
   package mutating func supply(_ ordinal: UInt32, _ bytes: ByteBuffer, verify: Bool) throws(ChunkViolation) {
     try references.supply(ordinal, bytes, verifiedBy: verify ? namer : nil)

@@ -64,6 +64,12 @@ package struct ChunkEncoder: Sendable {
     for index in lanes.indices { cut(index, isShared, learned) }
   }
 
+  /// For a flow that has been idle for long: gives up the copies of chunks that have gone out in part, which then are not learned, and room that is not in use.
+  package mutating func trim() {
+    for index in lanes.indices { lanes[index].trim() }
+    output.trim()
+  }
+
   package mutating func nextPiece() -> EncodedPiece? { output.next() }
 
   // MARK: References under way

@@ -21,6 +21,8 @@ struct ChunkPins: Sendable {
     self.octets += octets.readableBytes
   }
 
+  mutating func trim() { if pins.isEmpty { pins = [] } }
+
   /// The peer has the chunks of the first `count` references, modulo 2^32.
   mutating func resolved(upTo count: UInt32) throws(ChunkViolation) {
     let gone = Int(count &- first)

@@ -29,6 +29,11 @@ struct EncoderOutput: Sendable {
 
   mutating func next() -> EncodedPiece? { pieces.popFirst() }
 
+  mutating func trim() {
+    if pieces.isEmpty { pieces = [] }
+    pins.trim()
+  }
+
   private mutating func choose(_ lane: UInt16) {
     guard lane != self.lane else { return }
     self.lane = lane

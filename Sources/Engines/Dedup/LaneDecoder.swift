@@ -20,8 +20,10 @@ struct LaneDecoder: Sendable {
   private var chunker = Chunker()
   /// The octets of the chunk that has not ended; at most `ChunkLimits.maximum`.
   private var open = ByteBuffer()
+  /// They were given up: this chunk is not named.
+  private var isNameless = false
 
-  var isAtBoundary: Bool { open.readableBytes == 0 }
+  var isAtBoundary: Bool { chunker.length == 0 }
   var missing: Int { announced - arrived }
 
   mutating func announce(_ octets: Int) { announced += octets }
@@ -41,6 +43,14 @@ struct LaneDecoder: Sendable {
     while let cut = cuts.first, cut <= arrived { cuts.removeFirst() }
   }
 
+  /// Gives up the copy of a chunk that has not ended, which then is not learned, and room that is not in use.
+  mutating func trim() {
+    if items.isEmpty { items = [] }
+    guard chunker.length > 0 else { return }
+    open = ByteBuffer()
+    isNameless = true
+  }
+
   /// Finds the chunks in octets that came plain.
   mutating func learn(_ octets: ByteBuffer, namer: ChunkNamer, learned: (ChunkName, ByteBuffer) -> Void) {
     var octets = octets
@@ -58,6 +68,7 @@ struct LaneDecoder: Sendable {
   mutating func endChunk(namer: ChunkNamer, learned: (ChunkName, ByteBuffer) -> Void) {
     if open.readableBytes >= ChunkLimits.shortest { learned(open.withUnsafeReadableBytes { namer($0) }, open) }
     open = ByteBuffer()
+    isNameless = false
     chunker.restart()
   }
 
@@ -66,13 +77,17 @@ struct LaneDecoder: Sendable {
     var start = octets.readerIndex
     while let length = chunker.next(in: octets, from: start) {
       let part = octets.piece(start, length)
+      start += length
+      if isNameless {
+        isNameless = false
+        continue
+      }
       let isWhole = open.readableBytes == 0
       if !isWhole { open.writeImmutableBuffer(part) }
       let chunk = isWhole ? part : open
       learned(chunk.withUnsafeReadableBytes { namer($0) }, chunk)
       open = ByteBuffer()
-      start += length
     }
-    open.writeImmutableBuffer(octets.piece(start, octets.writerIndex - start))
+    if !isNameless { open.writeImmutableBuffer(octets.piece(start, octets.writerIndex - start)) }
   }
 }

@@ -10,6 +10,8 @@ struct LaneEncoder: Sendable {
   private var chunker = Chunker()
   /// The octets of the chunk that has not ended; at most `ChunkLimits.maximum`.
   private var open = ByteBuffer()
+  /// They were given up: this chunk is not named.
+  private var isNameless = false
   /// How many of them have gone out, plain. Such a chunk can be learned and no longer become a reference.
   private var sent = 0
   private var patience = LaneEncoder.patience
@@ -38,6 +40,11 @@ struct LaneEncoder: Sendable {
     var plain = start
     while let length = chunker.next(in: octets, from: start) {
       let part = octets.piece(start, length)
+      if isNameless {
+        isNameless = false
+        start += length
+        continue
+      }
       let isWhole = open.readableBytes == 0
       let unsent = heldOctets
       if !isWhole { open.writeImmutableBuffer(part) }
@@ -55,7 +62,9 @@ struct LaneEncoder: Sendable {
       start += length
     }
     let tail = octets.piece(start, octets.writerIndex - start)
-    if holds, patience > 0, sent == 0 {
+    if isNameless {
+      output.plain(octets.piece(plain, octets.writerIndex - plain), on: lane)
+    } else if holds, patience > 0, sent == 0 {
       output.plain(octets.piece(plain, start - plain), on: lane)
       if held == 0 { heldSince = position }
       open.writeImmutableBuffer(tail)
@@ -72,6 +81,13 @@ struct LaneEncoder: Sendable {
   mutating func flush(output: inout EncoderOutput) {
     output.plain(heldOctets, on: lane)
     sent = open.readableBytes
+  }
+
+  /// Gives up the copy of a chunk that has not ended, unless it is held: the chunk is not learned.
+  mutating func trim() {
+    guard held == 0, chunker.length > 0 else { return }
+    close()
+    isNameless = true
   }
 
   /// The lane's octets end here, or something else begins: so does the chunk.
@@ -99,6 +115,7 @@ struct LaneEncoder: Sendable {
   private mutating func close() {
     open = ByteBuffer()
     sent = 0
+    isNameless = false
   }
 
   private mutating func judge(_ isShared: Bool) -> Bool {

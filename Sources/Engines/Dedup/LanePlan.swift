@@ -26,6 +26,8 @@ struct LanePlan: Sendable {
   /// Behind all this everything is lane 0's.
   mutating func leaveToLaneZero() { endsOnLaneZero = true }
 
+  mutating func trim() { if runs.isEmpty { runs = [] } }
+
   /// So many octets of the first run have gone.
   mutating func pass(_ octets: Int) {
     guard !runs.isEmpty else { return }

@@ -36,6 +36,8 @@ struct ReferenceBook: Sendable {
 
   var count: Int { entries.count }
 
+  mutating func trim() { if entries.isEmpty { entries = [] } }
+
   /// Its ordinal.
   mutating func append(_ reference: ChunkReference, at position: Int) -> UInt32 {
     entries.append(Entry(reference: reference, position: position))
