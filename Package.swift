@@ -149,7 +149,13 @@ let testTargets: [Target] = [
   tests("FlowsTests", ["Flows", "Simulation", "Vocabulary", nioCore]),
   tests("TunnelTests", ["Tunnel", "Dedup", "Flows", "Simulation", "Vocabulary", nioCore]),
   tests("DedupTests", ["Dedup", "SCTP", "Vocabulary", crypto, nioCore]),
-  tests("ChunkStoreTests", ["TestSupport", "ChunkStores", "Dedup", "Vocabulary", nioCore, nioPosix, logging]),
+  .target(name: "StoreSamples", dependencies: ["Dedup", "Vocabulary", nioCore], path: "Tests/StoreSamples", swiftSettings: strict),
+  .executableTarget(
+    name: "StoreProbe", dependencies: ["StoreSamples", "ChunkStores", "Dedup", "Vocabulary", nioCore, logging], path: "Tests/StoreProbe",
+    swiftSettings: strict),
+  tests(
+    "ChunkStoreTests",
+    ["StoreSamples", "StoreProbe", "TestSupport", "ChunkStores", "LinuxNetwork", "Dedup", "Vocabulary", nioCore, nioPosix, logging]),
   tests("ControlTests", ["Control", "Paths", "Placement", "Vocabulary"]),
   tests("SealingTests", ["Sealing", crypto, nioCore]),
   tests(

@@ -2,6 +2,7 @@ import ChunkStores
 import Dedup
 import NIOCore
 import NIOPosix
+import StoreSamples
 import Synchronization
 import Testing
 import Vocabulary
@@ -128,6 +129,7 @@ struct StoreTests {
     try await kind.with(capacity: 8 << 20) { store, settle in
       let sample = Sample(1)
       store.put(sample.name, sample.bytes, sharedWith: nil)
+      await settle()
       let loop = MultiThreadedEventLoopGroup.singleton.next()
       for (name, expected) in [(sample.name, sample.bytes), (Sample(2).name, nil)] {
         let promise = loop.makePromise(of: ByteBuffer?.self)

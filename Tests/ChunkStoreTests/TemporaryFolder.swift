@@ -9,8 +9,8 @@ final class TemporaryFolder: Sendable {
   let path: String
   let log = LogLines()
 
-  init() throws {
-    path = FileManager.default.temporaryDirectory.appendingPathComponent("chunks-\(UUID().uuidString)").path
+  init(inside parent: String = FileManager.default.temporaryDirectory.path) throws {
+    path = URL(fileURLWithPath: parent).appendingPathComponent("chunks-\(UUID().uuidString)").path
   }
 
   deinit { try? FileManager.default.removeItem(atPath: path) }

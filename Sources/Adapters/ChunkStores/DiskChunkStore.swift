@@ -123,6 +123,9 @@ package final class DiskChunkStore: ChunkStore {
     return figures
   }
 
+  /// Octets of memory that the index takes: some 50 a chunk.
+  package var indexOctets: Int { index.each { $0.memory }.reduce(0, +) }
+
   // MARK: Octets
 
   package func put(_ name: ChunkName, _ bytes: ByteBuffer, sharedWith peer: PeerSlot?) {

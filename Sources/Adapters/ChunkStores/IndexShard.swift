@@ -48,6 +48,12 @@ struct IndexShard {
 
   var pageCount: Int { pages.count }
 
+  /// Octets of memory that all of it takes.
+  var memory: Int {
+    pages.reduce(0) { $0 + $1.capacity * MemoryLayout<IndexEntry>.stride } + (table.capacity + recentUses.capacity)
+      * MemoryLayout<UInt32>.stride
+  }
+
   // MARK: Reading
 
   func contains(_ name: ChunkName) -> Bool { find(name) != nil }
