@@ -124,6 +124,47 @@ struct StoreTests {
     }
   }
 
+  @Test(
+    "what another accelerator says of a peer is believed, also of chunks that are not here, until the peer says otherwise",
+    arguments: StoreKind.allCases)
+  func hearsay(kind: StoreKind) async throws {
+    try await kind.with(capacity: 8 << 20) { store, settle in
+      let (a, z) = (store.slot(of: "a", store: 1), store.slot(of: "z", store: 2))
+      let names = (0..<3000).map { Sample($0, octets: 8).name }
+      store.put(names[0], Sample(0, octets: 8).bytes, sharedWith: z)
+      await settle()
+      store.believe(names, of: a)
+      #expect(names.allSatisfy { store.isShared($0, with: a) })
+      #expect(names.count { store.isShared($0, with: z) } == 1)
+      #expect(!store.contains(names[1]) && store.take(names[1]) == nil)
+      store.forget(names[0], of: a)
+      store.forget(names[1], of: a)
+      #expect(names.count { store.isShared($0, with: a) } == 2998)
+      // Another store, and nothing is believed of it.
+      let second = store.slot(of: "a", store: 9)
+      await settle()
+      #expect(names.count { store.isShared($0, with: second) } == 0)
+      #expect(store.isShared(names[0], with: z))
+    }
+  }
+
+  @Test("tells which peers have which of its chunks", arguments: StoreKind.allCases)
+  func telling(kind: StoreKind) async throws {
+    try await kind.with(capacity: 8 << 20) { store, settle in
+      let (a, z) = (store.slot(of: "a", store: 1), store.slot(of: "z", store: 2))
+      let samples = (0..<4).map { Sample($0) }
+      for (sample, peer) in zip(samples, [a, z, a, nil]) { store.put(sample.name, sample.bytes, sharedWith: peer) }
+      store.put(samples[0].name, samples[0].bytes, sharedWith: z)
+      await settle()
+      let told = store.beliefs(about: samples.map(\.name) + [Sample(9).name])
+      #expect(
+        told == [
+          PeerBelief(peer: "a", store: 1, names: [samples[0].name, samples[2].name]),
+          PeerBelief(peer: "z", store: 2, names: [samples[0].name, samples[1].name]),
+        ])
+    }
+  }
+
   @Test("an event loop is called back with the chunk, or with nil, and only later", arguments: StoreKind.allCases)
   func fetching(kind: StoreKind) async throws {
     try await kind.with(capacity: 8 << 20) { store, settle in

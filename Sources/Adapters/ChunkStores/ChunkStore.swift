@@ -12,7 +12,7 @@ package protocol ChunkStore: Sendable {
   /// The slot of a peer's store; at most `PeerSlot.count`, the one that was longest unused gives way and what was believed of it is forgotten.
   func slot(of peer: NodeID, store: UInt64) -> PeerSlot
   func contains(_ name: ChunkName) -> Bool
-  /// True if the chunk is here and the peer is believed to have it. Counts as a use.
+  /// True if the peer is believed to have the chunk, which is here, or of which this store has the name alone (`believe`). Counts as a use.
   func isShared(_ name: ChunkName, with peer: PeerSlot) -> Bool
   /// The peer has said that it lacks the chunk.
   func forget(_ name: ChunkName, of peer: PeerSlot)
@@ -24,6 +24,10 @@ package protocol ChunkStore: Sendable {
   func fetch(_ name: ChunkName, on loop: any EventLoop, then: @escaping @Sendable (ByteBuffer?) -> Void)
   /// Chunk names, most recently used first: for filling a peer's store ahead of a move. At most `limit`.
   func recent(_ limit: Int) -> [ChunkReference]
+  /// Another accelerator says that this peer has these, which may or may not be here.
+  func believe(_ names: [ChunkName], of peer: PeerSlot)
+  /// Which peers are believed to have which of these chunks of this store.
+  func beliefs(about names: [ChunkName]) -> [PeerBelief]
   var figures: ChunkStoreFigures { get }
   /// Once, when nobody puts any more.
   func close() async
@@ -32,6 +36,19 @@ package protocol ChunkStore: Sendable {
 extension ChunkStore {
   /// What is in memory only is gone with the program.
   package func close() async {}
+}
+
+/// What a peer's store is believed to have.
+package struct PeerBelief: Hashable, Sendable {
+  package var peer: NodeID
+  package var store: UInt64
+  package var names: [ChunkName]
+
+  package init(peer: NodeID, store: UInt64, names: [ChunkName]) {
+    self.peer = peer
+    self.store = store
+    self.names = names
+  }
 }
 
 /// One peer in the store's beliefs.

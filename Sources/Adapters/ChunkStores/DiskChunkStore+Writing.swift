@@ -185,6 +185,7 @@ extension DiskChunkStore {
   func adopt(_ file: PeersFile, clearing bit: UInt16) {
     if bit != 0 {
       index.forget(all: bit)
+      elsewhere.forget(all: bit)
       clearing.bitwiseAnd(~bit, ordering: .relaxed)
     }
     writing.withLock { $0.clearedGeneration = max($0.clearedGeneration, file.generation) }

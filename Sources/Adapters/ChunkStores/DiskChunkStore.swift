@@ -24,6 +24,8 @@ package final class DiskChunkStore: ChunkStore {
   let folder: StoreFolder
   let limits: DiskStoreLimits
   let index = ChunkIndex()
+  /// Not kept over a restart.
+  let elsewhere = BeliefBook()
   let segments = SegmentTable()
   let queue: WriteQueue
   let residence: SegmentFile.Residence
@@ -109,10 +111,23 @@ package final class DiskChunkStore: ChunkStore {
 
   package func isShared(_ name: ChunkName, with peer: PeerSlot) -> Bool {
     guard clearing.load(ordering: .relaxed) & peer.bit == 0 else { return false }
-    return index.with(name) { $0.isShared(name, with: peer.bit) }
+    return index.with(name) { $0.isShared(name, with: peer.bit) } || elsewhere.isShared(name, with: peer.bit)
   }
 
-  package func forget(_ name: ChunkName, of peer: PeerSlot) { index.with(name) { $0.forget(name, of: peer.bit) } }
+  package func forget(_ name: ChunkName, of peer: PeerSlot) {
+    index.with(name) { $0.forget(name, of: peer.bit) }
+    elsewhere.forget(name, of: peer.bit)
+  }
+
+  package func believe(_ names: [ChunkName], of peer: PeerSlot) {
+    for name in names where !index.with(name, { $0.believe(name, of: peer.bit) }) { elsewhere.add(name, bit: peer.bit) }
+  }
+
+  package func beliefs(about names: [ChunkName]) -> [PeerBelief] {
+    let slots = peers.withLock { $0.slots }
+    let cleared = clearing.load(ordering: .relaxed)
+    return slots.beliefs(about: names) { name in index.with(name) { $0.peers(of: name) } & ~cleared }
+  }
 
   package func recent(_ limit: Int) -> [ChunkReference] { index.recent(limit) }
 

@@ -117,6 +117,18 @@ struct IndexShard {
     return true
   }
 
+  /// Adds to what is known of a chunk, without a use. False if it is not here.
+  mutating func believe(_ name: ChunkName, of bit: UInt16) -> Bool {
+    guard let number = find(name) else { return false }
+    if self[number].peers & bit == 0 {
+      self[number].peers |= bit
+      changes += 1
+    }
+    return true
+  }
+
+  func peers(of name: ChunkName) -> UInt16 { find(name).map { self[$0].peers } ?? 0 }
+
   mutating func forget(_ name: ChunkName, of bit: UInt16) {
     guard let number = find(name), self[number].peers & bit != 0 else { return }
     self[number].peers &= ~bit

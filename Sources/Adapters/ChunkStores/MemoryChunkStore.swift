@@ -16,6 +16,7 @@ package final class MemoryChunkStore: ChunkStore {
   package let identity: UInt64
   private let slots = Mutex(PeerSlots())
   private let shards: [Shard]
+  private let elsewhere = BeliefBook()
 
   /// One of the parts, each with its lock: an array of locks needs a class about each.
   private final class Shard: Sendable {
@@ -39,7 +40,9 @@ package final class MemoryChunkStore: ChunkStore {
     // Held while the beliefs are cleared: a second loop that asks for the slot finds it ready. 1 GiB has 8,000 chunks a shard, which is some 10 us each.
     slots.withLock { slots in
       let (slot, isNew) = slots.slot(of: peer, store: store)
-      if isNew { for shard in shards { shard.contents.withLock { $0.forget(all: slot) } } }
+      guard isNew else { return slot }
+      for shard in shards { shard.contents.withLock { $0.forget(all: slot) } }
+      elsewhere.forget(all: slot.bit)
       return slot
     }
   }
@@ -47,10 +50,22 @@ package final class MemoryChunkStore: ChunkStore {
   package func contains(_ name: ChunkName) -> Bool { shard(of: name).contents.withLock { $0.contains(name) } }
 
   package func isShared(_ name: ChunkName, with peer: PeerSlot) -> Bool {
-    shard(of: name).contents.withLock { $0.isShared(name, with: peer) }
+    shard(of: name).contents.withLock { $0.isShared(name, with: peer) } || elsewhere.isShared(name, with: peer.bit)
   }
 
-  package func forget(_ name: ChunkName, of peer: PeerSlot) { shard(of: name).contents.withLock { $0.forget(name, of: peer) } }
+  package func forget(_ name: ChunkName, of peer: PeerSlot) {
+    shard(of: name).contents.withLock { $0.forget(name, of: peer) }
+    elsewhere.forget(name, of: peer.bit)
+  }
+
+  package func believe(_ names: [ChunkName], of peer: PeerSlot) {
+    for name in names where !shard(of: name).contents.withLock({ $0.believe(name, of: peer) }) { elsewhere.add(name, bit: peer.bit) }
+  }
+
+  package func beliefs(about names: [ChunkName]) -> [PeerBelief] {
+    let slots = slots.withLock { $0 }
+    return slots.beliefs(about: names) { name in shard(of: name).contents.withLock { $0.peers(of: name) } }
+  }
 
   package func put(_ name: ChunkName, _ bytes: ByteBuffer, sharedWith peer: PeerSlot?) {
     let shard = shard(of: name)

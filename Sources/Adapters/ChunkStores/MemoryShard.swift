@@ -43,6 +43,15 @@ struct MemoryShard {
     return true
   }
 
+  /// Adds to what is known of a chunk, without a use. False if it is not here.
+  mutating func believe(_ name: ChunkName, of peer: PeerSlot) -> Bool {
+    guard let place = places[name] else { return false }
+    nodes[Int(place)].peers |= peer.bit
+    return true
+  }
+
+  func peers(of name: ChunkName) -> UInt16 { places[name].map { nodes[Int($0)].peers } ?? 0 }
+
   mutating func forget(_ name: ChunkName, of peer: PeerSlot) {
     guard let place = places[name] else { return }
     nodes[Int(place)].peers &= ~peer.bit

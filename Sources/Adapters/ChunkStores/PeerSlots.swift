@@ -1,3 +1,4 @@
+import Dedup
 import Vocabulary
 
 /// Which peer's store each of the 16 slots stands for. Few peers, asked once a connection: a look at all of them is quick.
@@ -22,6 +23,22 @@ struct PeerSlots {
     owners[index] = owner
     uses[index] = clock
     return (PeerSlot(index: UInt8(index)), isNew)
+  }
+
+  /// Names by the peers that have them; `peers` tells a chunk's bits.
+  func beliefs(about names: [ChunkName], _ peers: (ChunkName) -> UInt16) -> [PeerBelief] {
+    var found = [[ChunkName]](repeating: [], count: PeerSlot.count)
+    for name in names {
+      var bits = peers(name)
+      while bits != 0 {
+        found[bits.trailingZeroBitCount].append(name)
+        bits &= bits - 1
+      }
+    }
+    return owners.indices.compactMap { index in
+      guard let owner = owners[index], !found[index].isEmpty else { return nil }
+      return PeerBelief(peer: owner.peer, store: owner.store, names: found[index])
+    }
   }
 
   /// As it was when the store was last closed.
