@@ -42,6 +42,9 @@ struct Pair: Sendable {
     var cache = CacheSettings.memory(.mebibytes(64))
     var storeOfA: (any ChunkStore)?
     var storeOfB: (any ChunkStore)?
+    /// Whatever else a test wants to be otherwise.
+    var changeA: @Sendable (inout AcceleratorSettings) -> Void = { _ in }
+    var changeB: @Sendable (inout AcceleratorSettings) -> Void = { _ in }
     var loggerOfA = Pair.quiet
     var loggerOfB = Pair.quiet
     /// How many tunnel connections must stand before the test begins.
@@ -64,6 +67,7 @@ struct Pair: Sendable {
       limits: options.limits)
     settingsOfB.entrances.dialLimit = options.entrances.dialLimit
     settingsOfB.cache = options.cache
+    options.changeB(&settingsOfB)
     let b = AcceleratorService(settings: settingsOfB, store: options.storeOfB, logger: options.loggerOfB)
     try await running(b) { placesOfB in
       let tunnel = try #require(placesOfB.tunnel)
@@ -76,6 +80,7 @@ struct Pair: Sendable {
       if let limit = options.entranceLimit { settings.entranceLimit = limit }
       settings.entrances = options.entrances
       settings.cache = options.cache
+      options.changeA(&settings)
       let a = AcceleratorService(settings: settings, store: options.storeOfA, logger: options.loggerOfA)
       try await running(a) { placesOfA in
         let pair = Pair(a: a, b: b, entrance: try #require(placesOfA.entrance).port, tunnel: tunnel.port, places: placesOfA)

@@ -126,6 +126,32 @@ struct FlowTableTests {
     #expect(drain(&pair.a) == [.writable(id)])
   }
 
+  @Test("has windows of their own for flows that want another than the usual one")
+  func ownWindows() throws {
+    var pair = Pair(window: 1000, earlyData: 100)
+    let id = try pair.a.open(FlowTarget(host: "vm", port: 21), window: 400)
+    try pair.settle()
+    pair.z.accept(id, window: 200)
+    try pair.settle()
+    #expect(pair.a.sendable(id) == 200)
+    #expect(pair.z.sendable(id) == 400)
+    pair.a.send(octets(200), on: id)
+    try pair.settle()
+    pair.z.consumed(99, on: id)
+    try pair.settle()
+    #expect(pair.a.sendable(id) == 0)
+    pair.z.consumed(1, on: id)  // half of its own window
+    try pair.settle()
+    #expect(pair.a.sendable(id) == 100)
+    // A flow after it has the usual one again, and none has less than early data may take.
+    let next = try pair.a.open(FlowTarget(host: "vm", port: 21), window: 1)
+    try pair.settle()
+    pair.z.accept(next)
+    try pair.settle()
+    #expect(pair.a.sendable(next) == 1000)
+    #expect(pair.z.sendable(next) == 100)
+  }
+
   @Test("keeps the other direction open after an END")
   func halfClose() throws {
     var pair = Pair()

@@ -79,24 +79,27 @@ package final class FlowHub {
 extension FlowHub {
   /// Opens a flow. `answer` gets nil when the far side is connected, or the refusal. A channel may be joined with `join` at once: early data
   /// then goes out behind OPEN, and nothing is written to the channel before `answer(nil)` has returned.
-  package func open(_ target: FlowTarget, answer: @escaping (FlowRefusal?) -> Void) throws(FlowRefusal) -> FlowID {
+  ///
+  /// - Parameter window: of this flow, where it has another than the hub's usual one.
+  package func open(_ target: FlowTarget, window: Int? = nil, answer: @escaping (FlowRefusal?) -> Void) throws(FlowRefusal) -> FlowID {
     loop.preconditionInEventLoop()
     guard transport != nil else { throw .lost }
-    let id = try table.open(target)
+    let id = try table.open(target, window: window)
     flows[id] = Entry(answer: answer)
     pump()
     return id
   }
 
   /// Joins a channel of this event loop to an open or opening flow. The channel must allow remote half-closure.
-  package func join(_ channel: any Channel, to id: FlowID) {
+  /// - Parameter gate: holds back the reading of the channel.
+  package func join(_ channel: any Channel, to id: FlowID, gate: ReadGate? = nil) {
     loop.preconditionInEventLoop()
     precondition(channel.eventLoop === loop, "a flow and its socket live on one event loop")
     guard flows[id] != nil else {  // the flow ended while the channel was being made
       SocketRelay.abort(channel)
       return
     }
-    let relay = SocketRelay(hub: self, flow: id)
+    let relay = SocketRelay(hub: self, flow: id, gate: gate)
     flows[id]?.relay = relay
     do {
       try channel.pipeline.syncOperations.addHandler(relay)
@@ -114,11 +117,11 @@ extension FlowHub {
   }
 
   /// Accepts a flow that came in and joins it to its service's channel.
-  package func accept(_ id: FlowID, with channel: any Channel) {
+  package func accept(_ id: FlowID, with channel: any Channel, window: Int? = nil, gate: ReadGate? = nil) {
     loop.preconditionInEventLoop()
     guard table.contains(id), flows[id] != nil else { return SocketRelay.abort(channel) }
-    table.accept(id)
-    join(channel, to: id)
+    table.accept(id, window: window)
+    join(channel, to: id, gate: gate)
     pump()
   }
 

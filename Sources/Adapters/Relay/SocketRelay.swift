@@ -29,9 +29,14 @@ package final class SocketRelay: ChannelInboundHandler {
   private var hasUnflushed = false
   private var flowHasClosed = false
 
-  init(hub: FlowHub, flow: FlowID) {
+  private let gate: ReadGate?
+  /// Reading begins again then.
+  private var gateOpening: Scheduled<Void>?
+
+  init(hub: FlowHub, flow: FlowID, gate: ReadGate?) {
     self.hub = hub
     self.flow = flow
+    self.gate = gate
   }
 
 }
@@ -137,13 +142,14 @@ extension SocketRelay {
     guard let hub, !isAborted else { return }
     // Until there is no room, not once: only for what found none does somebody call again.
     while held.readableBytes > 0 {
-      let room = hub.room(for: self)
+      guard gateOpening == nil else { return }
+      let room = min(hub.room(for: self), portion)
       guard room > 0, let part = held.readSlice(length: min(room, held.readableBytes)) else { return }
       if held.readableBytes == 0 { held = ByteBuffer() }
-      hub.relay(self, read: part)
+      pass(part, to: hub)
     }
     if inputHasEnded { return tellInputEnd() }
-    guard let context, !isReading, hub.room(for: self) > 0 else { return }
+    guard let context, !isReading, gateOpening == nil, hub.room(for: self) > 0 else { return }
     isReading = true
     context.read()
   }
@@ -155,6 +161,21 @@ extension SocketRelay {
 
   package func handlerRemoved(context: ChannelHandlerContext) { self.context = nil }
 
+  /// Octets that pass at once: all that there are, or with a gate as many as one flow may have in turn.
+  private var portion: Int { gate == nil ? .max : ReadGate.portion }
+
+  private func pass(_ bytes: ByteBuffer, to hub: FlowHub) {
+    let opening = gate?.take(bytes.readableBytes, at: .now())
+    if let opening {
+      // Not cancelled when the socket closes: what is held of one whose both directions have ended still has to go.
+      gateOpening = hub.loop.assumeIsolated().scheduleTask(deadline: opening) { [weak self] () -> Void in
+        self?.gateOpening = nil
+        self?.resume()
+      }
+    }
+    hub.relay(self, read: bytes)
+  }
+
   /// A relay may be joined while its channel is being set up; a read that was asked for then came to nothing.
   package func channelActive(context: ChannelHandlerContext) {
     if isReading { context.read() }
@@ -164,12 +185,13 @@ extension SocketRelay {
   package func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     guard let hub, !isAborted else { return }
     var bytes = unwrapInboundIn(data)
-    if held.readableBytes > 0 {
+    // Once its peer has ended its direction NIO reads what there is, asked or not.
+    if held.readableBytes > 0 || gateOpening != nil {
       held.writeBuffer(&bytes)
       return
     }
-    let room = hub.room(for: self)
-    if room > 0, let part = bytes.readSlice(length: min(room, bytes.readableBytes)) { hub.relay(self, read: part) }
+    let room = min(hub.room(for: self), portion)
+    if room > 0, let part = bytes.readSlice(length: min(room, bytes.readableBytes)) { pass(part, to: hub) }
     if bytes.readableBytes > 0 { held = bytes }
   }
 

@@ -66,20 +66,24 @@ extension FlowTable {
 
 extension FlowTable {
   /// Queues OPEN. Up to `limits.earlyData` octets may be sent at once behind it.
-  package mutating func open(_ target: FlowTarget) throws(FlowRefusal) -> FlowID {
+  ///
+  /// - Parameter window: of this flow, where it has another than the table's usual one; at least `limits.earlyData`.
+  package mutating func open(_ target: FlowTarget, window: Int? = nil) throws(FlowRefusal) -> FlowID {
     precondition(role == .opener)
     guard flows.count < limits.maximumFlows, let id = takeIdentifier() else { throw .tooManyFlows }
-    flows[id] = Flow(phase: .opening, credit: limits.earlyData, window: limits.window)
-    queue(.open(target, window: UInt32(limits.window)), id)
+    let window = max(window ?? limits.window, limits.earlyData)
+    flows[id] = Flow(phase: .opening, credit: limits.earlyData, allowance: window, window: window)
+    queue(.open(target, window: UInt32(window)), id)
     return id
   }
 
-  package mutating func accept(_ id: FlowID) {
+  package mutating func accept(_ id: FlowID, window: Int? = nil) {
     guard var flow = flows[id], flow.phase == .incoming else { return }  // reset while the owner was dialling
     flow.phase = .established
-    flow.allowance += limits.window - limits.earlyData
+    flow.window = max(window ?? limits.window, limits.earlyData)
+    flow.allowance += flow.window - limits.earlyData
     flows[id] = flow
-    queue(.opened(window: UInt32(limits.window)), id)
+    queue(.opened(window: UInt32(flow.window)), id)
   }
 
   package mutating func refuse(_ id: FlowID, _ why: FlowRefusal) {
@@ -122,7 +126,7 @@ extension FlowTable {
     precondition(octets <= flow.unconsumed, "flow \(id) passed on more than it got")
     flow.unconsumed -= octets
     flow.owedCredit += octets
-    let due = flow.owedCredit >= limits.window / 2 && flow.inbound == .open && flow.outbound != .reset
+    let due = flow.owedCredit >= flow.window / 2 && flow.inbound == .open && flow.outbound != .reset
     if due {
       queue(.credit(UInt32(flow.owedCredit)), id)
       flow.allowance += flow.owedCredit
@@ -168,7 +172,7 @@ extension FlowTable {
     guard flows[id] == nil else { throw .openOfUsedFlow(id) }
     guard flows.count < limits.maximumFlows else { return queue(.refused(.tooManyFlows), id) }
     // Before the answer only early data may come: nobody takes it off our hands yet.
-    flows[id] = Flow(phase: .incoming, credit: Int(window), window: limits.earlyData)
+    flows[id] = Flow(phase: .incoming, credit: Int(window), allowance: limits.earlyData, window: limits.window)
     events.append(.incoming(id, target))
   }
 
@@ -259,15 +263,18 @@ extension FlowTable {
     var credit: Int
     /// Octets the peer may still send.
     var allowance: Int
+    /// Octets that this end takes before it gives CREDIT.
+    var window: Int
     /// Octets that were handed to the local side and not yet passed on.
     var unconsumed = 0
     /// Octets passed on, for which no CREDIT has been sent yet.
     var owedCredit = 0
 
-    init(phase: Phase, credit: Int, window: Int) {
+    init(phase: Phase, credit: Int, allowance: Int, window: Int) {
       self.phase = phase
       self.credit = credit
-      allowance = window
+      self.allowance = allowance
+      self.window = window
     }
   }
 

@@ -21,6 +21,7 @@ extension AcceleratorService {
     }
     let taken = new.keepingFixed(of: old)
     settings = taken
+    ledger.withLock { $0 }?.apply(taken)
     for shard in shards.withLock({ $0 }) { try? await shard.eventLoop.submit { shard.value.apply(taken) }.get() }
     logger.notice(
       "settings taken",

@@ -32,6 +32,8 @@ package final class AcceleratorService: Sendable {
   let logger: Logger
   /// The shards while the service runs.
   let shards = Mutex<[NIOLoopBound<Shard>]>([])
+  /// Who has which flows, once the service has run.
+  let ledger = Mutex<FlowLedger?>(nil)
   /// What is to be done before the service ends; one word ends it.
   private let (endings, ending) = AsyncStream.makeStream(of: Ending.self)
   /// Probes other sites for the controller, while the service runs with one.
@@ -115,13 +117,16 @@ package final class AcceleratorService: Sendable {
   ) async throws {
     let reporter = Reporter()
     let shares = PacingShares()
+    let ledger = FlowLedger(settings)
+    self.ledger.withLock { $0 = ledger }
     var made: [NIOLoopBound<Shard>] = []
     for loop in group.makeIterator() {
       let shard = try await loop.submit { [settings, logger, prepareThread] in
         try prepareThread?()
         return NIOLoopBound(
           Shard(
-            loop: loop, settings: settings, security: security, store: store, shares: shares, report: { reporter.report($0) },
+            loop: loop, settings: settings, security: security, store: store, shares: shares, ledger: ledger,
+            report: { reporter.report($0) },
             logger: logger),
           eventLoop: loop)
       }.get()

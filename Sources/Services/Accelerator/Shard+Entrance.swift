@@ -50,7 +50,8 @@ extension Shard {
   /// - Parameter source: the application's own address, where its target shall see it.
   private func handle(_ handshake: some ProxyHandshake, on channel: any Channel, from source: Endpoint? = nil) throws {
     let handler = ProxyHandshakeHandler(handshake, limit: .nanoseconds(settings.entranceLimit.nanoseconds), logger: logger) { [weak self] in
-      if let self { self.route(FlowRequest(target: $0, source: source), for: $1) } else { $1.refuse(.lost) }
+      guard let self else { return $1.refuse(.lost) }
+      if let (client, grant) = self.admit($1) { self.route(self.request(for: $0, from: source, of: client, grant), for: client) }
     }
     try channel.pipeline.syncOperations.addHandler(handler)
   }
@@ -66,6 +67,7 @@ extension Shard {
         var request = request
         request.target.host = "\(address)"
         if let peer = self.routes.peer(for: address), let pool = self.pools[peer] {
+          request.priority = self.priority(of: Endpoint(address: address, port: request.target.port), request, client)
           pool.open(request, for: client) { [weak self] in self?.pass(request, for: client, $0) ?? client.refuse(.lost) }
         } else {
           self.pass(request, for: client, .noRoute)

@@ -106,14 +106,25 @@ extension Shard {
       }
       if isParked { return }
     }
-    dialler.dial(target, from: settings.entrances.keepsSource ? flow?.terms.source : nil) { [weak link, logger] result in
+    guard let flow else { return }  // its opener has given it up
+    guard let grant = ledger.admit(flow.terms.tenant) else {
+      ledger.account(of: flow.terms.tenant).noteRefused(.tooManyFlows)
+      link.hub?.refuse(id, .tooManyFlows)
+      return
+    }
+    dialler.dial(target, from: settings.entrances.keepsSource ? flow.terms.source : nil) { [weak link, logger, ledger] result in
       // The opener may have given up meanwhile, and opened another flow with the same identifier: that one is another object.
       let hub = link?.flow(id) === flow ? link?.hub : nil
       switch result {
       case .success(let channel):
-        if let hub { hub.accept(id, with: channel) } else { SocketRelay.abort(channel) }
+        ledger.giveBack(grant, after: channel)
+        guard let hub else { return SocketRelay.abort(channel) }
+        grant.account.noteOpened()
+        hub.accept(id, with: channel, window: grant.window, gate: grant.account.gate)
       case .failure(let why):
         logger.debug("flow refused", metadata: ["flow.id": "\(id)", "target": "\(target)", "reason": "\(why)"])
+        ledger.giveBack(grant)
+        grant.account.noteRefused(why)
         hub?.refuse(id, why)
       }
     }

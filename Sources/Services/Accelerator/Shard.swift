@@ -29,6 +29,7 @@ final class Shard {
   let dialler: TargetDialler
   let parked: ParkedFlows
   let shares: PacingShares
+  let ledger: FlowLedger
   let keepsIdleWindows: Bool
   let report: @Sendable (NodeReport) -> Void
   let logger: Logger
@@ -49,6 +50,7 @@ final class Shard {
 
   init(
     loop: any EventLoop, settings: AcceleratorSettings, security: TunnelSecurity, store: (any ChunkStore)?, shares: PacingShares,
+    ledger: FlowLedger,
     report: @escaping @Sendable (NodeReport) -> Void, logger: Logger
   ) {
     self.loop = loop
@@ -56,6 +58,7 @@ final class Shard {
     self.security = security
     self.store = store
     self.shares = shares
+    self.ledger = ledger
     parked = ParkedFlows(loop: loop)
     keepsIdleWindows = TCPSocket.keepsIdleWindows()
     self.report = report

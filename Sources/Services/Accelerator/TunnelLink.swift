@@ -151,11 +151,11 @@ extension TunnelLink {
     do throws(FlowRefusal) {
       opening = request  // the hub hands OPEN over before it returns
       defer { opening = nil }
-      let id = try hub.open(request.target) { refusal in
+      let id = try hub.open(request.target, window: request.grant?.window) { refusal in
         if let refusal { client.refuse(refusal) } else { client.accept() }
       }
       hub.setPriority(request.priority, of: id)
-      hub.join(client.channel, to: id)
+      hub.join(client.channel, to: id, gate: request.grant?.account.gate)
       client.startRelaying()
     } catch {
       client.refuse(error)
