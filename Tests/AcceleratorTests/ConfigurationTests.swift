@@ -14,6 +14,9 @@ struct ConfigurationTests {
     entrance: 10.1.0.5:3128
     socks: 10.1.0.5:1080
     forwards: ["10.1.0.5:8080=www.example:80"]
+    transparent: 127.0.0.1:3129
+    keepSource: true
+    bypass: refuse
     tunnel: 10.1.0.5:7700
     probe: 10.1.0.5:7701
     metrics: 127.0.0.1:9470
@@ -45,7 +48,11 @@ struct ConfigurationTests {
     let settings = try read(Self.whole)
     #expect(settings.node == "a" && settings.site == "access" && settings.keyFile == "/etc/longhaul/longhaul.key")
     #expect(settings.entrance == Endpoint("10.1.0.5:3128") && settings.tunnel == Endpoint("10.1.0.5:7700"))
-    #expect(settings.entrances == EntranceSettings(socks: Endpoint("10.1.0.5:1080")!, forwards: [.init("10.1.0.5:8080=www.example:80")!]))
+    var entrances = EntranceSettings(socks: Endpoint("10.1.0.5:1080")!, forwards: [.init("10.1.0.5:8080=www.example:80")!])
+    entrances.transparent = Endpoint("127.0.0.1:3129")
+    entrances.keepsSource = true
+    entrances.bypass = .refuse
+    #expect(settings.entrances == entrances)
     #expect(settings.probe == Endpoint("10.1.0.5:7701") && settings.metrics == Endpoint("127.0.0.1:9470"))
     #expect(settings.controller == Endpoint("10.0.0.1:7600"))
     #expect(settings.peers == [.init("b=10.2.0.5:7700")!] && settings.routes == [.init("10.2.0.0/24=b")!])

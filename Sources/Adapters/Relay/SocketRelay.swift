@@ -75,19 +75,14 @@ extension SocketRelay {
 
   /// Closes a channel so that its peer sees a RST (SO_LINGER with zero seconds), as RFC 9293 section 3.10.5 ABORT.
   package static func abort(_ channel: any Channel) {
-    prepareAbort(channel)
+    setAbortive(true, channel)
     channel.close(promise: nil)
   }
 
-  /// The next close of the socket will be seen as a RST.
-  package static func prepareAbort(_ channel: any Channel) {
-    // On the channel's own loop this takes effect at once. A channel that is closed already has no options, and no peer to tell.
-    (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0)).whenComplete { _ in }
-  }
-
-  /// While a socket is abortive (SO_LINGER with zero seconds), the kernel closes it with a RST: that of a process that dies then looks like what it is, and not like the end of the data. Whoever ends a
-  /// socket's sending in order takes it back first, or what is still unsent would be thrown away.
+  /// While a socket is abortive the kernel closes it with a RST: that of a process that dies then looks like what it is, and not like the end of the data. Whoever ends
+  /// a socket's sending in order takes it back first, or what is still unsent would be thrown away.
   package static func setAbortive(_ isAbortive: Bool, _ channel: any Channel) {
+    // On the channel's own loop this takes effect at once. A channel that is closed already has no options, and no peer to tell.
     (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: isAbortive ? 1 : 0, l_linger: 0)).whenComplete { _ in }
   }
 

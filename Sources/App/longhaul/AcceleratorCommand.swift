@@ -123,7 +123,7 @@ struct AcceleratorCommand: AsyncParsableCommand {
     draft.cacheSize = cache.size
     draft.caches = cache.isOff ? false : nil
     draft.keepsWarm = warming.keepsWarm ? true : nil
-    draft.entrances = entrances.settings
+    entrances.fill(&draft)
     draft.drain = operation.drain.map { .seconds($0) }
     return draft
   }

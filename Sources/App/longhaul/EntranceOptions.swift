@@ -20,15 +20,15 @@ struct EntranceOptions: ParsableArguments {
   @Flag(help: "Let targets see the address and port of the client, where those are known; their answers must come back by this machine.")
   var keepSource = false
 
-  @Option(help: "What becomes of a flow whose peer is away or full: direct (at once), or refuse (after a wait of up to 5 s).")
-  var bypass = EntranceSettings.Bypass.direct
+  @Option(help: "What becomes of a flow whose peer is away or full: direct (at once, the default), or refuse (after a wait of up to 5 s).")
+  var bypass: EntranceSettings.Bypass?
 
-  var settings: EntranceSettings {
-    var settings = EntranceSettings(socks: socks, forwards: forwards)
-    settings.transparent = transparent
-    settings.keepsSource = keepSource
-    settings.bypass = bypass
-    return settings
+  func fill(_ draft: inout AcceleratorDraft) {
+    draft.socks = socks
+    draft.forwards = forwards.isEmpty ? nil : forwards
+    draft.transparent = transparent
+    draft.keepsSource = keepSource ? true : nil
+    draft.bypass = bypass
   }
 }
 

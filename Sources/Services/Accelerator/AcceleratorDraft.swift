@@ -11,10 +11,11 @@ package struct AcceleratorDraft: Sendable, Hashable {
   package var certificates: String?
   package var authority: Location?
   package var entrance: Endpoint?
-  /// The ways in beside HTTP CONNECT, from the command line; what it lacks of the two below is theirs to say.
-  package var entrances: EntranceSettings?
   package var socks: Endpoint?
   package var forwards: [EntranceSettings.Forward]?
+  package var transparent: Endpoint?
+  package var keepsSource: Bool?
+  package var bypass: EntranceSettings.Bypass?
   package var tunnel: Endpoint?
   package var probe: Endpoint?
   package var metrics: Endpoint?
@@ -49,9 +50,11 @@ package struct AcceleratorDraft: Sendable, Hashable {
     take(\.certificates)
     take(\.authority)
     take(\.entrance)
-    take(\.entrances)
     take(\.socks)
     take(\.forwards)
+    take(\.transparent)
+    take(\.keepsSource)
+    take(\.bypass)
     take(\.tunnel)
     take(\.probe)
     take(\.metrics)
@@ -82,9 +85,10 @@ package struct AcceleratorDraft: Sendable, Hashable {
       peers: peers ?? [], routes: routes ?? [], rateLimit: rateLimit, controller: controller,
       loops: loops ?? AcceleratorSettings.defaultLoops, connectionsPerPeer: connections ?? AcceleratorSettings.defaultConnectionsPerPeer,
       compresses: compresses ?? true)
-    settings.entrances = entrances ?? EntranceSettings()
-    if settings.entrances.socks == nil { settings.entrances.socks = socks }
-    if settings.entrances.forwards.isEmpty { settings.entrances.forwards = forwards ?? [] }
+    settings.entrances = EntranceSettings(socks: socks, forwards: forwards ?? [])
+    settings.entrances.transparent = transparent
+    if let keepsSource { settings.entrances.keepsSource = keepsSource }
+    if let bypass { settings.entrances.bypass = bypass }
     settings.cache = caches == false ? .none : CacheSettings(folder: cacheFolder, size: cacheSize)
     settings.keepsWarm = keepsWarm ?? false
     settings.authority = authority

@@ -65,7 +65,8 @@ extension AcceleratorSettings {
     return [
       name("node", \.node), name("site", \.site), name("keyFile", \.keyFile), name("certificates", \.certificates),
       name("authority", \.authority), name("entrance", \.entrance), name("socks", \.entrances.socks),
-      name("forwards", \.entrances.forwards), name("tunnel", \.tunnel), name("probe", \.probe),
+      name("forwards", \.entrances.forwards), name("transparent", \.entrances.transparent), name("tunnel", \.tunnel),
+      name("probe", \.probe),
       name("metrics", \.metrics), name("controller", \.controller), name("loops", \.loops),
     ].compactMap { $0 }
   }
@@ -81,6 +82,7 @@ extension AcceleratorSettings {
     taken.entrance = old.entrance
     taken.entrances.socks = old.entrances.socks
     taken.entrances.forwards = old.entrances.forwards
+    taken.entrances.transparent = old.entrances.transparent
     taken.tunnel = old.tunnel
     taken.probe = old.probe
     taken.metrics = old.metrics

@@ -185,7 +185,7 @@ extension TunnelLink {
   /// Ends the connection with a RST, as a network that forgets it does.
   func abort() {
     guard let context else { return }
-    SocketRelay.prepareAbort(context.channel)
+    SocketRelay.setAbortive(true, context.channel)
     if !PeerGate.closeBelowTLS(context.channel) { context.close(promise: nil) }
   }
 }
