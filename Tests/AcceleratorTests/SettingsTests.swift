@@ -56,8 +56,8 @@ struct SettingsTests {
   func windows() {
     func window(_ rate: BitRate?) -> Int { AcceleratorSettings(node: "a", keyFile: "key", rateLimit: rate).limits.window }
     #expect(window(nil) == 16 << 20)
-    #expect(window(.megabitsPerSecond(96)) == 16 << 20)
-    #expect(window(.megabitsPerSecond(400)) == 50_000_000)  // 2 x 400 Mbit/s x 500 ms / 8
+    #expect(window(.megabitsPerSecond(48)) == 16 << 20)
+    #expect(window(.megabitsPerSecond(400)) == 100_000_000)  // 4 x 400 Mbit/s x 500 ms / 8
     #expect(window(.megabitsPerSecond(10_000)) == 128 << 20)
   }
 }

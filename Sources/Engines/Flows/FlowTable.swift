@@ -118,7 +118,8 @@ extension FlowTable {
     closeIfDone(id)
   }
 
-  /// The local side has passed octets on; when half the window has gone by, CREDIT tells the peer.
+  /// The local side has passed octets on; when an eighth of the window has gone by, CREDIT tells the peer. What is owed is nothing that
+  /// the peer can use, so a smaller share lets it send longer while octets wait here for a lost one; 12 octets of CREDIT for 2 MiB are nothing.
   ///
   /// Only octets of the flow that has the identifier now may be reported: an owner forgets a flow's socket at `closed`, before the identifier can come again.
   package mutating func consumed(_ octets: Int, on id: FlowID) {
@@ -126,7 +127,7 @@ extension FlowTable {
     precondition(octets <= flow.unconsumed, "flow \(id) passed on more than it got")
     flow.unconsumed -= octets
     flow.owedCredit += octets
-    let due = flow.owedCredit >= flow.window / 2 && flow.inbound == .open && flow.outbound != .reset
+    let due = flow.owedCredit >= flow.window / 8 && flow.inbound == .open && flow.outbound != .reset
     if due {
       queue(.credit(UInt32(flow.owedCredit)), id)
       flow.allowance += flow.owedCredit

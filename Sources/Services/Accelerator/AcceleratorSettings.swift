@@ -127,10 +127,11 @@ package struct AcceleratorSettings: Sendable {
     self.limits = limits ?? FlowLimits(window: AcceleratorSettings.window(for: rateLimit), maximumFlows: AcceleratorSettings.maximumFlows)
   }
 
-  /// A flow's window counts application octets, of which compression puts several into one on the wire, and CREDIT comes back when half of it is
-  /// used: 2 x rate x 500 ms, but not less than the usual 16 MiB and not more than 128 MiB.
+  /// A flow's window counts application octets, of which compression puts several into one on the wire. Where segments are lost it must not end while octets wait for a lost one at
+  /// the far end: of one whose retransmission is lost, too, they wait two round trips longer. Bandwidth x delay for what is under way, twice that for what waits, half for the way of CREDIT,
+  /// and an eighth of the window that is owed: 4 x rate x 500 ms, but not less than the usual 16 MiB and not more than 128 MiB.
   static func window(for rate: BitRate?) -> Int {
-    let wanted = 2 * (rate?.bytes(in: longestRoundTrip).octets ?? 0)
+    let wanted = 4 * (rate?.bytes(in: longestRoundTrip).octets ?? 0)
     return min(max(wanted, 16 << 20), 128 << 20)
   }
 }

@@ -21,7 +21,7 @@ final class PacingGroup {
   /// Without a limit: 5 % of it in 50 ms are 31 KB, one frame.
   static let assumedRate = BitRate.megabitsPerSecond(100)
   private let loop: any EventLoop
-  private var limit: BitRate?
+  private(set) var limit: BitRate?
   private let share: PacingShare
   private var links: [TunnelLink] = []
   private var task: RepeatedTask?
@@ -82,6 +82,7 @@ final class PacingGroup {
 
   private func start() {
     guard task == nil, limit != nil else { return }
+    for link in links { link.watchLosses() }
     let bound = NIOLoopBound(self, eventLoop: loop)
     task = loop.scheduleRepeatedTask(initialDelay: PacingGroup.interval, delay: PacingGroup.interval) { _ in bound.value.deal() }
   }

@@ -128,13 +128,22 @@ extension TunnelLink {
   /// The flow that has this identifier now, as one object that no later flow is.
   func flow(_ id: FlowID) -> LinkFlow? { flows[id] }
 
-  /// Takes another congestion control if segments are being lost.
+  /// Takes another congestion control if segments are being lost. Called when data begins to flow, and some times in a second while it does.
   func watchLosses() {
-    guard congestion.control == .cubic, let context, let state = TCPSocket.state(context.channel),
-      congestion.observe(sent: state.sentSegments, retransmitted: state.retransmittedSegments)
+    guard let context, let state = TCPSocket.state(context.channel) else { return }
+    if congestion.observe(sent: state.sentSegments, retransmitted: state.retransmittedSegments) {
+      TCPSocket.setCongestionControl(context.channel, congestion.control)
+      setup.logger.debug("tunnel connection loses segments: BBR from here on", metadata: ["peer": "\(peer?.node.text ?? "")"])
+      return
+    }
+    guard let rate = group?.limit, let roundTrip = state.leastRoundTrip,
+      congestion.renews(
+        window: state.congestionWindowSegments * state.segmentOctets, needed: rate.bytes(in: roundTrip).octets,
+        isIdle: state.unacknowledged == 0, at: TunnelLink.now())
     else { return }
-    TCPSocket.setCongestionControl(context.channel, congestion.control)
-    setup.logger.debug("tunnel connection loses segments: BBR from here on", metadata: ["peer": "\(peer?.node.text ?? "")"])
+    // The same name again would change nothing.
+    TCPSocket.setCongestionControl(context.channel, .cubic)
+    TCPSocket.setCongestionControl(context.channel, .bbr)
   }
 
   func tcpState() -> TCPState? { context.flatMap { TCPSocket.state($0.channel) } }
