@@ -7,10 +7,16 @@ import Vocabulary
 package protocol FlowTransport: AnyObject {
   /// Octets of data that it takes now; zero stops the reading of sockets until `FlowHub.transportHasSpace`.
   var space: Int { get }
+  /// Octets that it takes of this flow now, whatever the flow's credit; when there are more again, its owner calls `FlowHub.resume`.
+  func room(on flow: FlowID) -> Int
   /// Takes a frame. It may refuse none: `space` is what holds the hub back.
   func transmit(_ frame: FlowFrame, on flow: FlowID)
   /// All frames of one turn have been handed over.
   func flush()
+}
+
+extension FlowTransport {
+  package func room(on flow: FlowID) -> Int { .max }
 }
 
 /// The flows of one session or tunnel connection and their sockets.
@@ -177,6 +183,12 @@ extension FlowHub {
     pump()
   }
 
+  /// The transport takes more of this flow again.
+  package func resume(_ id: FlowID) {
+    flows[id]?.relay?.resume()
+    pump()
+  }
+
   /// The transport is gone for good: every flow ends with it.
   package func transportLost(_ why: FlowRefusal) {
     loop.preconditionInEventLoop()
@@ -202,7 +214,7 @@ extension FlowHub {
   /// Octets that the flow of this relay takes now.
   func room(for relay: SocketRelay) -> Int {
     guard let transport, flows[relay.flow]?.relay === relay else { return 0 }
-    let credit = table.sendable(relay.flow)
+    let credit = min(table.sendable(relay.flow), transport.room(on: relay.flow))
     let space = max(transport.space, 0)
     let room = min(credit, max(space - untransmitted, 0))
     if credit > 0, room == 0 {

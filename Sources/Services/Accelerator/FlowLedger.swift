@@ -7,8 +7,10 @@ import Vocabulary
 /// What one flow has been granted when it was admitted; it is given back when the flow's socket here has closed.
 package final class FlowGrant: Sendable {
   package let account: TenantAccount
-  /// Octets that its receiver here takes before it gives CREDIT.
+  /// Octets that its receiver here takes in full before it gives CREDIT.
   package let window: Int
+  /// The window that the peer is told: what comes as names takes no memory before its turn (`LiteralWindow`).
+  var creditWindow: Int { window * LiteralWindow.namesFactor }
 
   init(account: TenantAccount, window: Int) {
     self.account = account

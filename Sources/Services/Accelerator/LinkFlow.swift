@@ -21,6 +21,9 @@ final class LinkFlow {
   /// Since when octets are held for the end of their chunk.
   var heldSince: Instant?
 
+  /// What the peer's memory takes of this flow.
+  var literals: LiteralWindow?
+
   init(id: FlowID, target: FlowTarget, terms: FlowTerms, codec: FlowCodec, since: Instant) {
     self.id = id
     self.target = target

@@ -120,7 +120,7 @@ extension Shard {
         ledger.giveBack(grant, after: channel)
         guard let hub else { return SocketRelay.abort(channel) }
         grant.account.noteOpened()
-        hub.accept(id, with: channel, window: grant.window, gate: grant.account.gate)
+        hub.accept(id, with: channel, window: grant.creditWindow, gate: grant.account.gate)
       case .failure(let why):
         logger.debug("flow refused", metadata: ["flow.id": "\(id)", "target": "\(target)", "reason": "\(why)"])
         ledger.giveBack(grant)

@@ -11,8 +11,8 @@ import Vocabulary
 // The flows of a tunnel connection and their codecs: what the peer says of them, and what goes out.
 
 extension TunnelLink {
-  /// Octets that are kept for a peer that may say MISSING: 100 Mbit/s x 500 ms x 10 (what the names of one round trip may stand for). Beyond it all goes out in full.
-  static let maximumPinned = 64 << 20
+  /// Octets that are kept for a peer that may say MISSING: two windows of 100 Mbit/s x 500 ms, names included. Beyond it all goes out in full.
+  static let maximumPinned = 128 << 20
   /// Octets of chunks that one flow gets from the store ahead of its socket: what a stopped receiver costs beside the names. 1 Gbit/s x 8 ms.
   static let chunksAhead = 1 << 20
   /// How long the start of a chunk may wait for the rest while the flow moves much: a sixteenth of the round trip, within these. (2 ms: at 100 Mbit/s two chunks.)
@@ -24,6 +24,7 @@ extension TunnelLink {
 
   func establish(_ hello: TunnelHello) {
     var limits = setup.limits
+    limits.window *= LiteralWindow.namesFactor
     limits.maximumFlows = max(min(limits.maximumFlows, Int(hello.maximumFlows)), 1)
     let hub = FlowHub(
       loop: loop, role: setup.role == .dialler ? .opener : .acceptor, limits: limits, identifiers: TunnelLink.identifiers,
@@ -44,7 +45,7 @@ extension TunnelLink {
 
   private func makeFlow(_ id: FlowID, _ target: FlowTarget, _ terms: FlowTerms) {
     let cache = setup.store.flatMap { store in cachePeer.map { ByteCache(store: store, peer: $0, tenant: terms.tenant) } }
-    let codec = FlowCodec(outbound: terms.outbound, inbound: terms.inbound, cache: cache, window: setup.limits.window, loop: loop)
+    let codec = FlowCodec(outbound: terms.outbound, inbound: terms.inbound, cache: cache, window: setup.limits.window * LiteralWindow.namesFactor, loop: loop)
     let flow = LinkFlow(id: id, target: target, terms: terms, codec: codec, since: TunnelLink.now())
     codec.onProgress = { [weak self, weak flow] in
       guard let self, let flow, self.flows[id] === flow else { return }
@@ -61,17 +62,19 @@ extension TunnelLink {
   /// A frame of a flow that this end has forgotten is late, and dropped.
   func receive(_ frame: FlowFrame, _ terms: FlowTerms, on id: FlowID) {
     switch frame {
-    case .open(let target, _):
+    case .open(let target, let window):
       // The dialler's coding is its own choice; ours is the one it offers, if this end does as much.
       var ours = terms
       ours.inbound = terms.outbound
       ours.outbound = min(terms.inbound, coding)
       if let former = flows[id], former.isOver { forget(former) }
       if flows[id] == nil { makeFlow(id, target, ours) }  // else the hub knows a violation when it sees one
+      limit(id, window)
       give(frame, to: id)
       hub?.setPriority(terms.priority, of: id)
-    case .opened:
+    case .opened(let window):
       flows[id]?.codec.answered(terms.outbound)
+      limit(id, window)
       give(frame, to: id)
     case .end:
       guard let flow = flows[id] else { return give(frame, to: id) }
@@ -88,9 +91,24 @@ extension TunnelLink {
     case .refused:
       give(frame, to: id)
       abandon(id)
-    case .credit: give(frame, to: id)
+    case .credit(let octets):
+      give(frame, to: id)
+      let wasFull = flows[id]?.literals?.room == 0
+      flows[id]?.literals?.credit(Int(octets))
+      if wasFull { hub?.resume(id) }
     case .data: return  // comes as a coded frame
     }
+  }
+
+  private func limit(_ id: FlowID, _ window: UInt32) {
+    guard let flow = flows[id] else { return }
+    flow.literals = LiteralWindow(limit: max(Int(window) / LiteralWindow.namesFactor, setup.limits.earlyData))
+    noteLiterals(of: flow)
+  }
+
+  private func noteLiterals(of flow: LinkFlow) {
+    let figures = flow.codec.statistics
+    flow.literals?.sent(figures.plainSent, literal: figures.plainSent - figures.referencedSent)
   }
 
   func receive(_ frame: CodedFrame, on id: FlowID) {
@@ -218,6 +236,9 @@ extension TunnelLink: FlowTransport {
     }
   }
 
+  /// CREDIT is for octets in whatever form; what goes in full, the peer keeps in memory while its receiver stands.
+  func room(on id: FlowID) -> Int { flows[id]?.literals?.room ?? .max }
+
   func flush() {
     let now = TunnelLink.now()
     for flow in hasSent where flow.codec.heldOctets > 0 {
@@ -236,6 +257,7 @@ extension TunnelLink: FlowTransport {
 
   private func send(_ plain: ByteBuffer, of flow: LinkFlow) {
     flow.codec.send(plain, cut: cut(for: flow), mayName: pinnedOctets < TunnelLink.maximumPinned, at: TunnelLink.now())
+    noteLiterals(of: flow)
     countPins(of: flow)
   }
 

@@ -160,7 +160,7 @@ extension TunnelLink {
     do throws(FlowRefusal) {
       opening = request  // the hub hands OPEN over before it returns
       defer { opening = nil }
-      let id = try hub.open(request.target, window: request.grant?.window) { refusal in
+      let id = try hub.open(request.target, window: request.grant?.creditWindow) { refusal in
         if let refusal { client.refuse(refusal) } else { client.accept() }
       }
       hub.setPriority(request.priority, of: id)
