@@ -32,14 +32,11 @@ package struct ChunkDecoder: Sendable {
   /// Plain octets that are not passed on yet.
   package private(set) var pendingOctets = 0
 
-  /// `maximumPending` is the flow's window: no correct peer has more octets under way, in whatever form.
+  /// `maximumPending` is the flow's window: no correct peer has more octets under way, in whatever form. It bounds what is kept, names too: at most a window's worth of the shortest chunks.
   package init(namer: ChunkNamer, maximumPending: Int) {
     self.namer = namer
     self.maximumPending = maximumPending
   }
-
-  /// A reference takes room for its name: a window's worth of the shortest, and the last of each lane.
-  private var maximumReferences: Int { maximumPending / ChunkLimits.shortest + 1 + CarrierLayout.dataLanes }
 
   /// Octets that have come, plain or as references, and are not passed on yet.
   package var undeliveredOctets: Int { arrived - delivered }
@@ -60,7 +57,7 @@ package struct ChunkDecoder: Sendable {
   /// Plain octets; `learned` is told each whole chunk among them.
   package mutating func plain(_ bytes: ByteBuffer, learned: (ChunkName, ByteBuffer) -> Void) throws(ChunkViolation) {
     guard bytes.readableBytes > 0 else { return }
-    guard pendingOctets + bytes.readableBytes <= maximumPending else { throw .tooMuchPending(limit: maximumPending) }
+    guard undeliveredOctets + bytes.readableBytes <= maximumPending else { throw .tooMuchPending(limit: maximumPending) }
     if lane > 0, bytes.readableBytes > lanes[lane].missing { throw .laneOverrun(UInt16(lane)) }
     pendingOctets += bytes.readableBytes
     arrived += bytes.readableBytes
@@ -74,7 +71,7 @@ package struct ChunkDecoder: Sendable {
 
   package mutating func reference(_ reference: ChunkReference) throws(ChunkViolation) {
     guard (ChunkLimits.shortest...ChunkLimits.maximum).contains(reference.octets) else { throw .wrongLength(reference) }
-    guard references.count < maximumReferences else { throw .tooManyReferences(limit: maximumReferences) }
+    guard undeliveredOctets + reference.octets <= maximumPending else { throw .tooMuchPending(limit: maximumPending) }
     switch mode {
     case .opaque: throw .insideCiphertext
     case .carrier where lane == 0: throw .insideStructure

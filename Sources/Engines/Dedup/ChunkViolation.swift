@@ -3,7 +3,6 @@ package enum ChunkViolation: Error, Sendable, Hashable, CustomStringConvertible 
   case unknownLane(UInt16)
   case laneOverrun(UInt16)
   case tooMuchPending(limit: Int)
-  case tooManyReferences(limit: Int)
   case wrongLength(ChunkReference)
   case insideChunk
   case insideStructure
@@ -20,8 +19,7 @@ package enum ChunkViolation: Error, Sendable, Hashable, CustomStringConvertible 
     switch self {
     case .unknownLane(let lane): "a LANE \(lane) that this flow does not have"
     case .laneOverrun(let lane): "more octets on lane \(lane) than lane 0 has announced"
-    case .tooMuchPending(let limit): "more than \(limit) octets behind references that are not there yet"
-    case .tooManyReferences(let limit): "more than \(limit) references before the first of them was passed on"
+    case .tooMuchPending(let limit): "more than \(limit) octets before the first of them could be passed on"
     case .wrongLength(let reference): "a REFERENCE to a chunk of \(reference.octets) octets"
     case .insideChunk: "a REFERENCE inside a chunk"
     case .insideStructure: "a REFERENCE among a carrier's headers"
