@@ -120,7 +120,7 @@ let apps: [Target] = [
     name: "longhaul",
     dependencies: [
       "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "LinuxNetwork", "ControlLink", "Authentication", "Carriers",
-      "Certificates", "Enrolment", "Sealing", "SCTP", "Sockets",
+      "Certificates", "Enrolment", "Telemetry", "Sealing", "SCTP", "Sockets",
       "WANEmulation", "Control", "Vocabulary",
       argumentParser, logging, nioCore, nioPosix,
     ],

@@ -9,7 +9,8 @@ struct Longhaul: AsyncParsableCommand {
     abstract: "Keeps the TCP sessions of clients alive and fast while the virtual machine that serves them is live-migrated far away.",
     version: "0.1.0",
     subcommands: [
-      AgentCommand.self, ClientCommand.self, AcceleratorCommands.self, ControllerCommand.self, StatusCommand.self, LabCommand.self,
+      AgentCommand.self, ClientCommand.self, AcceleratorCommands.self, ControllerCommand.self, StatusCommand.self, FlowsCommand.self,
+      LabCommand.self,
       SCTPCommand.self, BenchCommand.self,
       KeygenCommand.self, PKICommand.self,
     ])

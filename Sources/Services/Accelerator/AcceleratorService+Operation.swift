@@ -34,6 +34,7 @@ extension AcceleratorService {
   /// Lets living flows end, up to the limit.
   func endFlows() async throws {
     let shards = shards.withLock { $0 }
+    figuresState.withLock { $0.isDraining = true }
     let (limit, count) = (settings.drain, try await flowCount())
     logger.notice(
       "stopping: nothing new is taken in, and \(count == 1 ? "1 flow has" : "\(count) flows have") \(limit.wholeSeconds) s to end")

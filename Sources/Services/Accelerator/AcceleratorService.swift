@@ -21,6 +21,7 @@ package struct AcceleratorPlaces: Sendable, Hashable {
   package var transparent: Endpoint?
   package var tunnel: Endpoint?
   package var probe: Endpoint?
+  package var metrics: Endpoint?
 
   package init() {}
 }
@@ -34,6 +35,9 @@ package final class AcceleratorService: Sendable {
   let shards = Mutex<[NIOLoopBound<Shard>]>([])
   /// Who has which flows, once the service has run.
   let ledger = Mutex<FlowLedger?>(nil)
+  let figuresState = Mutex(FiguresState())
+  /// The byte cache while the service runs.
+  let openStore = Mutex<(any ChunkStore)?>(nil)
   /// What is to be done before the service ends; one word ends it.
   private let (endings, ending) = AsyncStream.makeStream(of: Ending.self)
   /// Probes other sites for the controller, while the service runs with one.
@@ -153,7 +157,13 @@ package final class AcceleratorService: Sendable {
     places.probe = responder?.endpoint
     for shard in made { try await shard.eventLoop.submit { shard.value.start() }.get() }
     shards.withLock { $0 = made }
-    defer { shards.withLock { $0 = [] } }
+    openStore.withLock { $0 = store }
+    defer {
+      shards.withLock { $0 = [] }
+      openStore.withLock { $0 = nil }
+    }
+    let figures = try await tellFigures(on: group.next(), security)
+    places.metrics = figures?.endpoint
     let link = await connect(to: settings.controller, credentials: credentials, places: places, on: group.next(), reporter)
     logger.info(
       "accelerator ready",
@@ -171,6 +181,7 @@ package final class AcceleratorService: Sendable {
     for channel in listening { try? await channel.close() }
     if isDraining { try await endFlows() }
     await responder?.close()
+    await figures?.close()
     if let prober = takeProber() { try await prober.eventLoop.submit { prober.value.stop() }.get() }
     if let link { try await link.eventLoop.submit { link.value.stop() }.get() }
     for shard in made { try await shard.eventLoop.submit { shard.value.stop() }.get() }

@@ -81,29 +81,30 @@ extension Shard {
     let isRefused = reason != .noRoute && settings.entrances.bypass == .refuse
     passed.note(reason, isRefused: isRefused)
     logger.debug("flow goes by no tunnel", metadata: ["target": "\(request.target)", "reason": "\(reason.rawValue)"])
-    if isRefused { client.refuse(reason.refusal) } else { openDirectly(request, for: client) }
+    if isRefused { client.refuse(reason.refusal) } else { openDirectly(request, for: client, reason) }
   }
 
-  private func openDirectly(_ request: FlowRequest, for client: any WaitingClient) {
+  private func openDirectly(_ request: FlowRequest, for client: any WaitingClient, _ reason: PassReason) {
     // A machine that is on its way to this site is not dialled before it is there.
     if let address = IPAddress(request.target.host),
       parked.park(
         Endpoint(address: address, port: request.target.port),
         connect: { [weak self] in
           guard let self, client.channel.isActive else { return client.refuse(.lost) }
-          self.openDirectly(request, for: client)
+          self.openDirectly(request, for: client, reason)
         })
     {
       return
     }
-    dialler.dial(request.target, from: request.source) { [logger] result in
+    dialler.dial(request.target, from: request.source) { [weak self, logger] result in
       switch result {
       case .failure(let why): client.refuse(why)
       case .success(let far):
         do {
           // The relay first: what came behind CONNECT goes through it. Nothing can be read from `far` before this turn of the loop is over,
           // so the answer is still the first that the client sees.
-          try SplitRelay.join(client.channel, far)
+          let relays = try SplitRelay.join(client.channel, far)
+          self?.noteDirect(request, reason, client.channel, relays)
           client.accept()
         } catch {  // the client has gone meanwhile
           logger.debug("split flow not joined", metadata: ["target": "\(request.target)", "error": "\(error)"])

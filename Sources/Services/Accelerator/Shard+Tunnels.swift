@@ -82,6 +82,7 @@ extension Shard {
     guard let peer = link.peer?.node, let group = groups[peer] else { return }
     group.remove(link)
     ended += link.statistics
+    keep(link.statistics, of: peer)
     let figures = link.statistics
     logger.debug(
       "tunnel connection closed",

@@ -43,6 +43,10 @@ final class Shard {
   var accepted: [ObjectIdentifier: TunnelLink] = [:]
   /// The figures of the tunnel connections that have ended.
   var ended = FlowStatistics()
+  /// The same for each peer, for the figures that are told.
+  var endedByPeer: [NodeID: FlowStatistics] = [:]
+  /// Flows that no tunnel took.
+  var direct: [ObjectIdentifier: DirectFlow] = [:]
   /// Orders to warm that are at work: one connection of a peer after another, so that each gets the whole rate.
   var warming: [NodeID: WarmRequest] = [:]
   /// Says them again before they have run out (`--keep-warm`).

@@ -16,9 +16,10 @@ final class SplitRelay: ChannelInboundHandler {
   private var outputShouldEnd = false
   private var outputHasEnded = false
   private var hasFailed = false
+  private(set) var octetsRead = 0
 
   /// Joins two channels that read only on demand and allow remote half-closure, and begins to read.
-  static func join(_ near: any Channel, _ far: any Channel) throws {
+  static func join(_ near: any Channel, _ far: any Channel) throws -> (near: SplitRelay, far: SplitRelay) {
     let (a, b) = (SplitRelay(), SplitRelay())
     a.partner = b
     b.partner = a
@@ -34,6 +35,7 @@ final class SplitRelay: ChannelInboundHandler {
     SocketRelay.setAbortive(true, far)
     a.readIfRoom()
     b.readIfRoom()
+    return (a, b)
   }
 
   func handlerAdded(context: ChannelHandlerContext) { self.context = context }
@@ -48,6 +50,7 @@ final class SplitRelay: ChannelInboundHandler {
 
   func channelRead(context: ChannelHandlerContext, data: NIOAny) {
     guard let other = partner?.context else { return }
+    octetsRead += unwrapInboundIn(data).readableBytes
     other.write(data, promise: nil)
   }
 
