@@ -176,7 +176,8 @@ let testTargets: [Target] = [
   tests(
     "AcceleratorTests",
     [
-      "TestSupport", "CertificateSupport", "Certificates", "Sockets", "SettingsFiles", "Accelerator", "Compression", "ChunkStores", "Dedup",
+      "TestSupport", "CertificateSupport", "Certificates", "Sockets", "SettingsFiles", "Accelerator", "Control", "Compression",
+      "ChunkStores", "Dedup",
       "Telemetry",
       "LinuxNetwork",
       "Interception",

@@ -11,10 +11,12 @@ let mayIntercept: Bool = geteuid() == 0 && Shell.find("ip") != nil && Shell.find
 
 /// A client and a server that know of no accelerator, and two machines on the way between them: client - a - b - server.
 struct InPath: Sendable {
-  let client = Namespace("lhpath-c")
-  let a = Namespace("lhpath-a")
-  let b = Namespace("lhpath-b")
-  let server = Namespace("lhpath-s")
+  /// Of this process alone: several may test on one machine.
+  private static let prefix = "lhpath\(getpid())"
+  let client = Namespace("\(prefix)-c")
+  let a = Namespace("\(prefix)-a")
+  let b = Namespace("\(prefix)-b")
+  let server = Namespace("\(prefix)-s")
   var all: [Namespace] { [client, a, b, server] }
 
   static let clientHost: UInt32 = 0x0ad3_0102  // 10.211.1.2

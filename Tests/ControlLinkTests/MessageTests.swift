@@ -41,6 +41,12 @@ struct MessageTests {
       #"{"warm":{"holdMilliseconds":6000,"peer":"b","rate":100000000,"roundTripMilliseconds":300.5}}"#
     ),
     (
+      .peers(map: [
+        PeerPlace(node: "b", tunnel: Endpoint("10.2.0.5:7700")!, prefixes: [IPPrefix("10.2.0.0/24")!, IPPrefix("2001:db8::/32")!])
+      ]),
+      #"{"peers":{"map":[{"node":"b","prefixes":["10.2.0.0\/24","2001:db8::\/32"],"tunnel":"10.2.0.5:7700"}]}}"#
+    ),
+    (
       .probe(targets: [ProbeTarget(site: "center2", address: Endpoint("[2001:db8::1]:7900")!, intervalMilliseconds: 1_000)]),
       #"{"probe":{"targets":[{"address":"[2001:db8::1]:7900","intervalMilliseconds":1000,"site":"center2"}]}}"#
     ),
@@ -88,8 +94,10 @@ struct MessageTests {
       #"{"machine":"vm","machines":[],"node":"vm-agent","role":"agent","version":"0.1.0"}"#)
     try check(
       NodeDescription(
-        node: "a", role: .accelerator, site: "access", entrance: Endpoint("10.0.0.5:8080")!, probe: Endpoint("10.0.0.5:7900")!),
-      #"{"entrance":"10.0.0.5:8080","machines":[],"node":"a","probe":"10.0.0.5:7900","role":"accelerator","site":"access","version":"0.1.0"}"#
+        node: "a", role: .accelerator, site: "access", entrance: Endpoint("10.0.0.5:8080")!, tunnel: Endpoint("10.0.0.5:7700")!,
+        probe: Endpoint("10.0.0.5:7900")!),
+      #"{"entrance":"10.0.0.5:8080","machines":[],"node":"a","probe":"10.0.0.5:7900","role":"accelerator","site":"access","#
+        + #""tunnel":"10.0.0.5:7700","version":"0.1.0"}"#
     )
   }
 

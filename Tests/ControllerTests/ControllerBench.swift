@@ -94,10 +94,12 @@ final class FakeNode: Sendable {
     FakeNode(NodeDescription(node: "agent", role: .agent, machine: "vm"), at: controller)
   }
 
-  static func accelerator(_ node: NodeID, site: SiteID, address: String, at controller: ControllerClient) -> FakeNode {
+  static func accelerator(_ node: NodeID, site: SiteID, address: String, tunnel: Bool = false, at controller: ControllerClient) -> FakeNode
+  {
     FakeNode(
       NodeDescription(
-        node: node, role: .accelerator, site: site, entrance: Endpoint("\(address):3128")!, probe: Endpoint("\(address):7700")!),
+        node: node, role: .accelerator, site: site, entrance: Endpoint("\(address):3128")!,
+        tunnel: tunnel ? Endpoint("\(address):7701")! : nil, probe: Endpoint("\(address):7700")!),
       at: controller)
   }
 

@@ -205,6 +205,31 @@ struct ControllerTests {
     }
   }
 
+  @Test("an accelerator is told of those at other sites, and what lies beside them, and anew when one comes; one whose link breaks stays")
+  func map() async throws {
+    let bench = try ControllerBench { $0.sites[2].prefixes = [IPPrefix("10.9.0.0/16")!] }
+    try await bench.run { controller in
+      let near = FakeNode.accelerator("a", site: "access", address: "10.0.1.3", tunnel: true, at: controller)
+      try await near.join {
+        try await near.next("an empty map, for one that may have an older one") { $0 == .peers(map: []) }
+        let agent = IPPrefix(ControllerBench.agents["center2"]!.address)
+        let b = PeerPlace(node: "b", tunnel: Endpoint("10.2.0.5:7701")!, prefixes: [IPPrefix("10.9.0.0/16")!, agent])
+        let far = FakeNode.accelerator("b", site: "center2", address: "10.2.0.5", tunnel: true, at: controller)
+        try await far.join {
+          try await near.next("b") { $0 == .peers(map: [b]) }
+          try await far.next("a") { $0 == .peers(map: [PeerPlace(node: "a", tunnel: Endpoint("10.0.1.3:7701")!, prefixes: [])]) }
+          // Beside it, and without a place for tunnels: neither is a peer of a.
+          try await FakeNode.accelerator("c", site: "access", address: "10.0.1.4", tunnel: true, at: controller).register()
+          try await FakeNode.accelerator("d", site: "center1", address: "10.1.0.5", at: controller).register()
+        }
+        try await FakeNode.accelerator("e", site: "center2", address: "10.2.0.6", tunnel: true, at: controller).register()
+        let e = PeerPlace(node: "e", tunnel: Endpoint("10.2.0.6:7701")!, prefixes: [IPPrefix("10.9.0.0/16")!, agent])
+        try await near.next("e beside b, whose link is gone") { $0 == .peers(map: [b, e]) }
+        #expect(near.orders.all.count { if case .peers = $0 { true } else { false } } == 3)
+      }
+    }
+  }
+
   @Test("paths are told with their estimates, their decision and its reason, and what fails")
   func paths() async throws {
     let bench = try ControllerBench { $0.pathRates = ["access-center2": .megabitsPerSecond(50)] }

@@ -53,6 +53,15 @@ struct SettingsTests {
     #expect(settings.probeInterval == .milliseconds(500 as Int64))
   }
 
+  @Test("a site may say what lies there")
+  func prefixes() throws {
+    let settings = try read(Self.right.replacingOccurrences(of: "probe: 10.1.0.5:7701", with: "prefixes: [10.1.0.0/24, 10.7.0.1]"))
+    #expect(settings.sites.map(\.prefixes) == [[], [IPPrefix("10.1.0.0/24")!, IPPrefix("10.7.0.1/32")!], []])
+    #expect(throws: (any Error).self) {
+      try read(Self.right.replacingOccurrences(of: "probe: 10.1.0.5:7701", with: "prefixes: [10.1.0.0/33]"))
+    }
+  }
+
   @Test("the least that must be said leaves the rest at its defaults")
   func least() throws {
     let text = Self.right.split(separator: "\n").prefix { !$0.hasPrefix("placement") }.joined(separator: "\n")

@@ -15,6 +15,8 @@ package struct NodeDescription: Codable, Sendable, Hashable {
   package var machines: [MachineID]
   /// Where an accelerator takes flows (HTTP CONNECT), nil for the others.
   package var entrance: Endpoint?
+  /// Where an accelerator takes its peers' tunnels, nil for the others and where it takes none.
+  package var tunnel: Endpoint?
   /// Where a node answers probes, nil if it does not.
   package var probe: Endpoint?
   /// The version of the program.
@@ -22,7 +24,7 @@ package struct NodeDescription: Codable, Sendable, Hashable {
 
   package init(
     node: NodeID, role: NodeRole, site: SiteID? = nil, machine: MachineID? = nil, machines: [MachineID] = [], entrance: Endpoint? = nil,
-    probe: Endpoint? = nil, version: String = "0.1.0"
+    tunnel: Endpoint? = nil, probe: Endpoint? = nil, version: String = "0.1.0"
   ) {
     self.node = node
     self.role = role
@@ -30,6 +32,7 @@ package struct NodeDescription: Codable, Sendable, Hashable {
     self.machine = machine
     self.machines = machines
     self.entrance = entrance
+    self.tunnel = tunnel
     self.probe = probe
     self.version = version
   }
@@ -108,6 +111,8 @@ package enum NodeOrder: Codable, Sendable, Hashable {
   case arrived(agent: Endpoint)
   /// To the same: it is not coming; what still waits is connected as any flow is, which will tell.
   case withdrawn(agent: Endpoint)
+  /// To an accelerator: its peers by the controller's map, all of them; again whenever that has changed.
+  case peers(map: [PeerPlace])
   /// To a client or an accelerator: probe these places, each as often as said, and report.
   case probe(targets: [ProbeTarget])
 }

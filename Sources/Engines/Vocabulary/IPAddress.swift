@@ -58,6 +58,14 @@ package enum IPAddress: Hashable, Sendable {
 extension IPAddress {
   package var isVersion6: Bool { if case .v6 = self { true } else { false } }
 
+  /// 0.0.0.0 or ::, which is every address of a machine when it listens, and none that others could dial.
+  package var isUnspecified: Bool {
+    switch self {
+    case .v4(let value): value == 0
+    case .v6(let high, let low): high == 0 && low == 0
+    }
+  }
+
   /// 127.0.0.0/8 (RFC 1122 section 3.2.1.3) or ::1 (RFC 4291 section 2.5.3).
   package var isLoopback: Bool {
     switch self {
@@ -151,6 +159,22 @@ package struct Endpoint: Hashable, Sendable, CustomStringConvertible {
   }
 }
 
+extension IPPrefix: Codable {
+  package init(from decoder: any Decoder) throws {
+    let container = try decoder.singleValueContainer()
+    let text = try container.decode(String.self)
+    guard let prefix = IPPrefix(text) else {
+      throw DecodingError.dataCorruptedError(in: container, debugDescription: "\"\(text)\" is not a prefix")
+    }
+    self = prefix
+  }
+
+  package func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    try container.encode(description)
+  }
+}
+
 extension Endpoint: Codable {
   package init(from decoder: any Decoder) throws {
     let container = try decoder.singleValueContainer()
@@ -185,6 +209,12 @@ package struct IPPrefix: Hashable, Sendable, CustomStringConvertible {
     guard let length = Int(parts[1]), (0...widest).contains(length) else { return nil }
     self.base = base
     self.length = length
+  }
+
+  /// The one address.
+  package init(_ address: IPAddress) {
+    base = address
+    length = address.octets.count * 8
   }
 
   package func contains(_ address: IPAddress) -> Bool {

@@ -200,6 +200,9 @@ package final class AcceleratorService: Sendable {
       for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.release(agent, hasArrived: true) } }
     case .withdrawn(let agent):
       for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.release(agent, hasArrived: false) } }
+    case .peers(let map):
+      logger.info("peers by the controller's map: \(map.isEmpty ? "none" : map.map { "\($0.node)=\($0.tunnel)" }.joined(separator: " "))")
+      for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.follow(map) } }
     case .probe(let targets):
       guard let prober = prober.withLock({ $0 }) else { return }
       prober.eventLoop.execute { prober.value.watch(targets) }
@@ -302,7 +305,8 @@ extension AcceleratorService {
   {
     guard let controller else { return nil }
     let description = NodeDescription(
-      node: settings.node, role: .accelerator, site: settings.site, entrance: places.entrance, probe: places.probe)
+      node: settings.node, role: .accelerator, site: settings.site, entrance: places.entrance,
+      tunnel: places.tunnel.flatMap { $0.address.isUnspecified ? nil : $0 }, probe: places.probe)
     let making = loop.submit { [logger] in
       let link = ControlLink(
         loop: loop, controller: controller, description: description, credentials: credentials, sources: [], logger: logger,

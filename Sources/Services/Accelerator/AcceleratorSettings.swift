@@ -87,6 +87,8 @@ package struct AcceleratorSettings: Sendable {
   package var authority: Location?
   /// The tunnels to all peers are warmed as soon as they are up, and kept so, without an order of the controller. Needs `rateLimit`.
   package var keepsWarm = false
+  /// How long a peer that the controller's map leaves out is kept: a controller that was started again hears of its nodes within seconds.
+  package var mapPatience = TimeSpan.seconds(Int64(30))
   /// From a connection at the entrance to its whole CONNECT.
   package var entranceLimit = AcceleratorSettings.defaultEntranceLimit
 

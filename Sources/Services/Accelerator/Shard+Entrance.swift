@@ -66,7 +66,7 @@ extension Shard {
         // The peer gets the address that the route was chosen by: a name may mean something else at its site.
         var request = request
         request.target.host = "\(address)"
-        if let peer = self.routes.peer(for: address), let pool = self.pools[peer] {
+        if let pool = self.pool(for: address) {
           request.priority = self.priority(of: Endpoint(address: address, port: request.target.port), request, client)
           pool.open(request, for: client) { [weak self] in self?.pass(request, for: client, $0) ?? client.refuse(.lost) }
         } else {

@@ -20,16 +20,11 @@ extension Shard {
   func apply(_ new: AcceleratorSettings) {
     settings = new
     routes = RouteTable(new.routes)
-    let wanted = Set(new.peers)
-    for (node, pool) in pools where !wanted.contains(pool.peer) {
-      pool.leave(TunnelGoodbye(.stopping, "\(new.node) does not use \(node) any more"))
-      pools[node] = nil
-    }
     for pool in pools.values {
       pool.resize(connectionsPerPeer)
       pool.bypass = new.entrances.bypass
     }
-    for peer in new.peers where pools[peer.node] == nil { startPool(of: peer) }
+    syncPeers()
     for group in groups.values { group.setLimit(new.rateLimit) }
   }
 

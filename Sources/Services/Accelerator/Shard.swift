@@ -33,6 +33,9 @@ final class Shard {
   let keepsIdleWindows: Bool
   let report: @Sendable (NodeReport) -> Void
   let logger: Logger
+  /// The controller's map, and its routes, which come behind those of the settings.
+  var mapped: [NodeID: MappedPeer] = [:]
+  var mapRoutes = RouteTable([])
   var pools: [NodeID: TunnelPool] = [:]
   var groups: [NodeID: PacingGroup] = [:]
   var entered = 0
@@ -74,12 +77,13 @@ final class Shard {
   }
 
   func start() {
-    for peer in settings.peers { startPool(of: peer) }
+    syncPeers()
   }
 
   func stop() {
     parked.stop()
     renewal?.cancel()
+    for peer in mapped.values { peer.leaving?.cancel() }
     for pool in pools.values { pool.stop() }
     for link in accepted.values { link.close(TunnelGoodbye(.stopping, "\(settings.node) is being stopped")) }
   }

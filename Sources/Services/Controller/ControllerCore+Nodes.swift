@@ -45,6 +45,7 @@ extension ControllerCore {
       }
     }
     spreadTargets()
+    spreadMap()
     join(description, at: now)
     tell()
   }

@@ -237,6 +237,7 @@ actor ControllerCore {
       }
       followers.removeAll { !$0.send(EventStream.keepAlive) }
       spreadTargets()
+      spreadMap()
       sendHome()
       tell()
     }

@@ -9,6 +9,8 @@ extension ControllerSettings {
   static let maximumMachines = 256
   /// A machine with more places than sites would name one twice.
   static let maximumPlaces = 64
+  /// Of one site; a map of 64 accelerators with as many each is 80 KiB, and an order has at most 256.
+  static let maximumPrefixes = 64
   /// A unix socket's path (`sun_path`) has 108 octets, the last of which is zero.
   static let maximumSocketPath = 107
   private static let help = "docs/operations/controller.md"
@@ -52,15 +54,26 @@ extension ControllerSettings {
 
   private static func sites(of top: SettingsReader) throws(SettingsError) -> [Site] {
     var sites: [Site] = []
-    for (path, node) in try top.list("sites", "sites: name, probe") {
-      let reader = try SettingsReader(node, file: top.file, path: path, keys: ["name", "probe"])
+    for (path, node) in try top.list("sites", "sites: name, probe, prefixes") {
+      let reader = try SettingsReader(node, file: top.file, path: path, keys: ["name", "probe", "prefixes"])
       let name = SiteID(try reader.name("name"))
       guard !sites.contains(where: { $0.name == name }) else { throw reader.error("name", "site \(name) is listed twice") }
-      sites.append(Site(name: name, probe: try reader.optionalEndpoint("probe")))
+      sites.append(Site(name: name, probe: try reader.optionalEndpoint("probe"), prefixes: try prefixes(of: reader)))
     }
     guard !sites.isEmpty else { throw top.missing("sites", "a list of sites, each with a name") }
     guard sites.count <= maximumSites else { throw top.error("sites", "more than \(maximumSites) sites") }
     return sites
+  }
+
+  private static func prefixes(of reader: SettingsReader) throws(SettingsError) -> [IPPrefix] {
+    let form = "a prefix, for instance 10.2.0.0/24"
+    var prefixes: [IPPrefix] = []
+    for text in try reader.texts("prefixes", form) {
+      guard let prefix = IPPrefix(text) else { throw reader.error("prefixes", "\"\(text)\" is not \(form)") }
+      prefixes.append(prefix)
+    }
+    guard prefixes.count <= maximumPrefixes else { throw reader.error("prefixes", "more than \(maximumPrefixes)") }
+    return prefixes
   }
 
   private static func machines(

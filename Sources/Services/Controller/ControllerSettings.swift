@@ -8,10 +8,13 @@ package struct ControllerSettings: Sendable {
   package struct Site: Sendable, Hashable {
     package var name: SiteID
     package var probe: Endpoint?
+    /// What lies there: accelerators elsewhere send flows for it through their tunnel to the one there.
+    package var prefixes: [IPPrefix]
 
-    package init(name: SiteID, probe: Endpoint? = nil) {
+    package init(name: SiteID, probe: Endpoint? = nil, prefixes: [IPPrefix] = []) {
       self.name = name
       self.probe = probe
+      self.prefixes = prefixes
     }
   }
 

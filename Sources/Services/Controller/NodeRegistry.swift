@@ -33,6 +33,8 @@ struct NodeRegistry {
     var changedAt: Instant
     /// The probe targets that it was told last.
     var targets: [ProbeTarget] = []
+    /// The map that it was told last; nil: none yet, and it may have one of an earlier controller.
+    var map: [PeerPlace]?
     /// Its last reports, the oldest first.
     var recent: [TimedReport] = []
     var hasLeft = false
@@ -128,6 +130,8 @@ struct NodeRegistry {
     entries[node]?.recent = recent
     return true
   }
+
+  mutating func setMap(_ map: [PeerPlace], of node: NodeID) { entries[node]?.map = map }
 
   mutating func setTargets(_ targets: [ProbeTarget], of node: NodeID) { entries[node]?.targets = targets }
 
