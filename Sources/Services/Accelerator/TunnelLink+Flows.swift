@@ -45,7 +45,8 @@ extension TunnelLink {
 
   private func makeFlow(_ id: FlowID, _ target: FlowTarget, _ terms: FlowTerms) {
     let cache = setup.store.flatMap { store in cachePeer.map { ByteCache(store: store, peer: $0, tenant: terms.tenant) } }
-    let codec = FlowCodec(outbound: terms.outbound, inbound: terms.inbound, cache: cache, window: setup.limits.window * LiteralWindow.namesFactor, loop: loop)
+    let codec = FlowCodec(
+      outbound: terms.outbound, inbound: terms.inbound, cache: cache, window: setup.limits.window * LiteralWindow.namesFactor, loop: loop)
     let flow = LinkFlow(id: id, target: target, terms: terms, codec: codec, since: TunnelLink.now())
     codec.onProgress = { [weak self, weak flow] in
       guard let self, let flow, self.flows[id] === flow else { return }
