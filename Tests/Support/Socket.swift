@@ -45,7 +45,12 @@ package final class Socket: Sendable {
   /// - Parameter source: the port that it comes from; the kernel's choice if none is given.
   package static func connect(_ port: UInt16, at host: UInt32 = 0x7f00_0001, from source: UInt16? = nil) throws -> Socket {
     let socket = Socket(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
-    if let source, with(source, 0, { Glibc.bind(socket.descriptor, $0, $1) }) != 0 { throw Failure(call: "bind", code: errno) }
+    if let source {
+      // A connection of a moment ago may still hold the port: its end is not this one's affair.
+      var yes: Int32 = 1
+      setsockopt(socket.descriptor, SOL_SOCKET, SO_REUSEADDR, &yes, socklen_t(MemoryLayout<Int32>.size))
+      guard with(source, 0, { Glibc.bind(socket.descriptor, $0, $1) }) == 0 else { throw Failure(call: "bind", code: errno) }
+    }
     guard with(port, host, { Glibc.connect(socket.descriptor, $0, $1) }) == 0 else { throw Failure(call: "connect", code: errno) }
     return socket
   }
