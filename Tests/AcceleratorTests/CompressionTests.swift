@@ -123,3 +123,58 @@ struct CodecTests {
     if let plain = try? decoder.decode(ByteBuffer(bytes: bytes), atMost: 32_768) { #expect(plain.readableBytes <= 32_768) }
   }
 }
+
+@Suite("The effort that a loop puts into compression")
+struct EffortTests {
+  /// Ten seconds in which each batch takes so much of the time between two.
+  private func level(busy: Double, linkIsFull: Bool, from effort: CompressionEffort = CompressionEffort()) -> Int32 {
+    for step in 0..<1_000 {
+      effort.note(.milliseconds(10 * busy), linkIsFull: linkIsFull, at: Instant.zero + .milliseconds(Double(step) * 10))
+    }
+    return effort.level
+  }
+
+  @Test("grows while the link is full and the processor has time, and never where the link has room")
+  func grows() {
+    #expect(level(busy: 0.1, linkIsFull: true) == CompressionEffort.levels.last)
+    #expect(level(busy: 0.1, linkIsFull: false) == CompressionEffort.levels[CompressionEffort.first])
+  }
+
+  @Test("shrinks where compressing takes most of the time, and stays where it is in between")
+  func shrinks() {
+    #expect(level(busy: 0.9, linkIsFull: true) == CompressionEffort.levels.first)
+    #expect(level(busy: 0.4, linkIsFull: true) == CompressionEffort.levels[CompressionEffort.first])
+  }
+
+  @Test("changes the level of a flow that is under way, which the other end takes")
+  func change() throws {
+    var encoder = FlowEncoder()
+    var decoder = FlowDecoder()
+    var total = [Int32: Int]()
+    for number in 0..<400 {
+      let level: Int32 = number < 200 ? -5 : 6
+      let plain = ByteBuffer(bytes: text(32_768, seed: UInt64(number % 50)))
+      guard case .compressed(let bytes) = encoder.encode(plain, level: level) else { continue }
+      if number % 200 > 150 { total[level, default: 0] += bytes.readableBytes }
+      #expect(try decoder.decode(bytes, atMost: 32_768) == plain)
+    }
+    #expect(try #require(total[6]) < #require(total[-5]) * 3 / 4)
+  }
+
+  @Test("is given up by a flow that rests, at both ends, and taken up again")
+  func rests() throws {
+    var encoder = FlowEncoder()
+    var decoder = FlowDecoder()
+    for _ in 0..<3 {
+      let plain = ByteBuffer(bytes: text(20_000, seed: 1))
+      guard case .compressed(let bytes) = encoder.encode(plain) else { Issue.record("text was not compressed"); return }
+      #expect(try decoder.decode(bytes, atMost: 32_768) == plain)
+      let end = try #require(encoder.rest())
+      #expect(try decoder.decode(end, atMost: 32_768).readableBytes == 0)
+      let contexts = (encoder.holdsContext, decoder.holdsContext)
+      #expect(contexts == (false, false))
+    }
+    let isNothing = encoder.rest() == nil
+    #expect(isNothing)
+  }
+}

@@ -33,12 +33,14 @@ package final class FlowCodec {
   package var onProgress: (() -> Void)?
 
   private let cache: ByteCache?
+  private let effort: CompressionEffort
   private let loop: any EventLoop
   private var frames: Deque<CodedFrame> = []
   // Sending. Nil once this end has ended its direction.
   private var compressor: FlowEncoder?
   private var chunkEncoder: ChunkEncoder?
   private var activity = FlowActivity()
+  private var linkIsFull = false
   // Receiving. Nil once all has come.
   private var decompressor: FlowDecoder?
   private var chunkDecoder: ChunkDecoder?
@@ -49,7 +51,11 @@ package final class FlowCodec {
   /// - Parameters:
   ///   - window: octets that may be under way behind chunks that are still looked for.
   ///   - cache: nil where either end has none.
-  package init(outbound: DataCoding, inbound: DataCoding, cache: ByteCache?, window: Int, loop: any EventLoop) {
+  ///   - effort: of the loop.
+  package init(
+    outbound: DataCoding, inbound: DataCoding, cache: ByteCache?, window: Int, effort: CompressionEffort, loop: any EventLoop
+  ) {
+    self.effort = effort
     self.outbound = cache == nil ? min(outbound, .zstd) : outbound
     self.inbound = inbound
     self.cache = cache
@@ -85,7 +91,9 @@ extension FlowCodec {
   ///   - plain: at most `limit` octets of the application.
   ///   - cut: the longest frame, in octets before compression.
   ///   - mayName: false while too much is pinned: all goes out in full.
-  package func send(_ plain: ByteBuffer, cut: Int, mayName: Bool = true, at now: Instant) {
+  ///   - linkIsFull: octets wait for the tunnel, so that what is made smaller now is sooner there.
+  package func send(_ plain: ByteBuffer, cut: Int, mayName: Bool = true, linkIsFull: Bool = false, at now: Instant) {
+    self.linkIsFull = linkIsFull
     statistics.plainSent += plain.readableBytes
     activity.note(plain.readableBytes, at: now)
     guard chunkEncoder != nil, let cache else { return put(plain, cut) }
@@ -157,7 +165,7 @@ extension FlowCodec {
   private func put(_ plain: ByteBuffer, _ cut: Int) {
     var rest = plain
     while let part = rest.readSlice(length: min(cut, rest.readableBytes)), part.readableBytes > 0 {
-      guard outbound != .plain, let encoded = compressor?.encode(part, reserving: FlowCodec.headerRoom) else {
+      guard outbound != .plain, let encoded = compress(part) else {
         statistics.wireSent += part.readableBytes
         frames.append(.literal(part))
         continue
@@ -171,6 +179,28 @@ extension FlowCodec {
         frames.append(.data(bytes))
       }
     }
+  }
+
+  private func compress(_ part: ByteBuffer) -> FlowEncoder.Encoded? {
+    let start = FlowCodec.now()
+    let encoded = compressor?.encode(part, reserving: FlowCodec.headerRoom, level: effort.level)
+    if case .compressed? = encoded {
+      let end = FlowCodec.now()
+      effort.note(end - start, linkIsFull: linkIsFull, at: end)
+    }
+    return encoded
+  }
+
+  private static func now() -> Instant { Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)) }
+
+  /// For a flow that has been idle for long: frees what it keeps only to be better prepared (a zstd context is 0.5 MB at each end).
+  package func rest() {
+    if let end = compressor?.rest(reserving: FlowCodec.headerRoom) {
+      statistics.wireSent += end.readableBytes
+      frames.append(.data(end))
+    }
+    chunkEncoder?.trim()
+    chunkDecoder?.trim()
   }
 
   /// Octets that are free in front of what has been compressed, for the header of whoever carries it.

@@ -3,7 +3,7 @@ import NIOCore
 
 /// What both ends agree on, and what one flow may cost.
 package enum ZstdSettings {
-  /// Level 1: 280 MB/s on one core with a flush for each batch; level 3 packs text a third better at the same speed, but costs twice the memory.
+  /// Where nobody says another (`CompressionEffort`). Level 1: 280 MB/s on one core with a flush for each batch; level 3 packs text a third better at the same speed, but costs twice the memory.
   package static let level: Int32 = 1
   /// The window: 2^18 = 256 KiB. With its tables a compressor is about 0.5 MiB, a decompressor 0.4 MiB.
   package static let windowLog: Int32 = 18
@@ -28,10 +28,10 @@ package struct ZstdCompressor: ~Copyable {
   private let context: OpaquePointer
 
   /// Nil without memory.
-  package init?() {
+  package init?(level: Int32 = ZstdSettings.level) {
     guard let context = ZSTD_createCCtx() else { return nil }
     self.context = context
-    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, ZstdSettings.level)
+    ZSTD_CCtx_setParameter(context, ZSTD_c_compressionLevel, level)
     ZSTD_CCtx_setParameter(context, ZSTD_c_windowLog, ZstdSettings.windowLog)
     ZSTD_CCtx_setParameter(context, ZSTD_c_contentSizeFlag, 0)
   }

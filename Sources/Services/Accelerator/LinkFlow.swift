@@ -21,6 +21,10 @@ final class LinkFlow {
   /// Since when octets are held for the end of their chunk.
   var heldSince: Instant?
 
+  /// When something was last sent or received.
+  var lastActive: Instant
+  /// It has given up what it keeps only to be better prepared.
+  var isResting = false
   /// What the peer's memory takes of this flow.
   var literals: LiteralWindow?
 
@@ -30,6 +34,7 @@ final class LinkFlow {
     self.terms = terms
     self.codec = codec
     self.since = since
+    lastActive = since
   }
 
   /// Both directions have ended: the flow is over, and only what was named may still be asked for.

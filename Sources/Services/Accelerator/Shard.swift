@@ -25,6 +25,7 @@ final class Shard {
   let security: TunnelSecurity
   /// The byte cache, shared by all loops; nil for none.
   let store: (any ChunkStore)?
+  let effort = CompressionEffort()
   var routes: RouteTable
   let dialler: TargetDialler
   let parked: ParkedFlows

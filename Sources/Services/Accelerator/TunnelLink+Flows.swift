@@ -46,7 +46,8 @@ extension TunnelLink {
   private func makeFlow(_ id: FlowID, _ target: FlowTarget, _ terms: FlowTerms) {
     let cache = setup.store.flatMap { store in cachePeer.map { ByteCache(store: store, peer: $0, tenant: terms.tenant) } }
     let codec = FlowCodec(
-      outbound: terms.outbound, inbound: terms.inbound, cache: cache, window: setup.limits.window * LiteralWindow.namesFactor, loop: loop)
+      outbound: terms.outbound, inbound: terms.inbound, cache: cache, window: setup.limits.window * LiteralWindow.namesFactor,
+      effort: setup.effort, loop: loop)
     let flow = LinkFlow(id: id, target: target, terms: terms, codec: codec, since: TunnelLink.now())
     codec.onProgress = { [weak self, weak flow] in
       guard let self, let flow, self.flows[id] === flow else { return }
@@ -114,6 +115,7 @@ extension TunnelLink {
 
   func receive(_ frame: CodedFrame, on id: FlowID) {
     guard let flow = flows[id] else { return }
+    touch(flow)
     do throws(CodecViolation) {
       try flow.codec.receive(frame, atMost: TunnelLimits.dataOctets)
     } catch {
@@ -257,7 +259,10 @@ extension TunnelLink: FlowTransport {
   }
 
   private func send(_ plain: ByteBuffer, of flow: LinkFlow) {
-    flow.codec.send(plain, cut: cut(for: flow), mayName: pinnedOctets < TunnelLink.maximumPinned, at: TunnelLink.now())
+    touch(flow)
+    flow.codec.send(
+      plain, cut: cut(for: flow), mayName: pinnedOctets < TunnelLink.maximumPinned, linkIsFull: hub?.isStarved == true,
+      at: TunnelLink.now())
     noteLiterals(of: flow)
     countPins(of: flow)
   }
@@ -317,6 +322,29 @@ extension TunnelLink: FlowTransport {
     if copies { buffer.writeImmutableBuffer(payload) }
     context.write(wrapOutboundOut(buffer), promise: nil)
     if !copies { context.write(wrapOutboundOut(payload), promise: nil) }
+  }
+}
+
+// MARK: Flows that rest
+
+extension TunnelLink {
+  /// A flow that has said nothing for so long gives up what it keeps only to be better prepared: some 1 MB becomes some KB.
+  static let idle = TimeSpan.seconds(Int64(30))
+
+  private func touch(_ flow: LinkFlow) {
+    flow.lastActive = TunnelLink.now()
+    flow.isResting = false
+  }
+
+  /// Looked at with each PING.
+  func restIdleFlows() {
+    guard let context, !isClosed else { return }
+    let now = TunnelLink.now()
+    for flow in flows.values where !flow.isResting && !flow.hasSentEnd && now - flow.lastActive >= TunnelLink.idle {
+      flow.isResting = true
+      flow.codec.rest()
+      writeFrames(of: flow, context)
+    }
   }
 }
 

@@ -25,6 +25,7 @@ final class TunnelLink: ChannelInboundHandler {
     var compresses: Bool
     /// The byte cache; nil for none.
     var store: (any ChunkStore)?
+    var effort: CompressionEffort
     var congestion: CongestionPolicy
     var logger: Logger
   }
@@ -291,6 +292,7 @@ extension TunnelLink {
       guard let self else { return }
       self.timer = nil
       self.engine.handleDeadline(at: TunnelLink.now())
+      self.restIdleFlows()
       self.drain()
     }
     timer = (deadline, task)
