@@ -169,7 +169,7 @@ struct EffortTests {
       let plain = ByteBuffer(bytes: text(20_000, seed: 1))
       guard case .compressed(let bytes) = encoder.encode(plain) else { Issue.record("text was not compressed"); return }
       #expect(try decoder.decode(bytes, atMost: 32_768) == plain)
-      let end = try #require(encoder.rest())
+      guard let end = encoder.rest() else { Issue.record("there was no context to give up"); return }
       #expect(try decoder.decode(end, atMost: 32_768).readableBytes == 0)
       let contexts = (encoder.holdsContext, decoder.holdsContext)
       #expect(contexts == (false, false))
