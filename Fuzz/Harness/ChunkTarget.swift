@@ -43,6 +43,18 @@ package enum ChunkTarget {
       demand(encoder.heldOctets <= ChunkEncoder.heldLimit, "too much is held")
     }
 
+    mutating func flush() {
+      let (believed, all) = (believed, believesAll)
+      encoder.flush { all || believed[$0] != nil }
+    }
+
+    mutating func pause() {
+      let (believed, all) = (believed, believesAll)
+      var new: [(ChunkName, ByteBuffer)] = []
+      encoder.pause(isShared: { all || believed[$0] != nil }, learned: { new.append(($0, $1)) })
+      remember(new)
+    }
+
     mutating func end() {
       let (believed, all) = (believed, believesAll)
       var new: [(ChunkName, ByteBuffer)] = []
@@ -59,7 +71,7 @@ package enum ChunkTarget {
       var count = 0
       while let piece = encoder.nextPiece() {
         switch piece {
-        case .lane(let lane): try decoder.lane(lane)
+        case .lane(let lane): try decoder.lane(lane) { _, _ in count += 1 }
         case .plain(let octets): try decoder.plain(octets) { _, _ in count += 1 }
         case .reference(let reference): try decoder.reference(reference)
         }
@@ -106,7 +118,8 @@ package enum ChunkTarget {
         switch script.below(16) {
         case 0...7: ends.append(octets(&script))
         case 9:
-          ends.encoder.flush()
+          if script.flag() { ends.pause() }
+          ends.flush()
           demand(ends.encoder.heldOctets == 0, "something is held behind a flush")
           try ends.carry(ahead: 1 << 20)
           if ends.waiting.isEmpty, ends.decoder.next(ahead: 0) == nil {
@@ -150,7 +163,7 @@ package enum ChunkTarget {
       case 4, 5:
         let name = ChunkName(high: 1, middle: 2, low: UInt32(script.byte() % 4))
         try? decoder.reference(ChunkReference(name: name, octets: 400 + script.size()))
-      case 6: try? decoder.lane(UInt16(script.byte() % 70))
+      case 6: try? decoder.lane(UInt16(script.byte() % 70) | (script.flag() ? EncodedPiece.cut : 0)) { _, _ in }
       case 7: try? decoder.supply(UInt32(script.byte() % 8), ByteBuffer(repeating: 1, count: script.size()), verify: true)
       case 8, 9:
         guard !wanted.isEmpty else { break }

@@ -55,6 +55,38 @@ struct DeduplicationTests {
     #expect(second.cost.plain < ChunkLimits.shortest && second.output == object, "\(second.cost)")
   }
 
+  @Test("a conversation that is the same again: its answers are known, though the first octets of each differ", arguments: [false, true])
+  func conversation(inside: Bool) throws {
+    var stores = Stores()
+    var costs: [Cost] = []
+    for round: UInt64 in 1...3 {
+      var exchange = Exchange(stores: stores)
+      var carrier = CarrierBuilder(seed: round)
+      var expected: [UInt8] = []
+      for answer in 0..<30 {
+        var octets = Self.file[answer * 100_000..<answer * 100_000 + 64_000]
+        octets[octets.startIndex + 5] = UInt8(round)
+        if inside {
+          for start in stride(from: 0, to: 64_000, by: 16_000) {
+            carrier.message(octets[octets.startIndex + start..<octets.startIndex + start + 16_000], stream: 3)
+          }
+          octets = carrier.bytes[...]
+          carrier.bytes = []
+        }
+        expected += octets
+        try exchange.pause()
+        try exchange.append(octets)
+        try exchange.flush()
+        #expect(exchange.output == expected, "an answer waits")
+      }
+      try exchange.end()
+      stores = exchange.stores
+      costs.append(exchange.cost)
+    }
+    // Of each answer its first chunk alone is new.
+    for cost in costs.dropFirst() { #expect(cost.plain <= 30 * 14_000 && cost.referenced >= 30 * 50_000, "\(cost)") }
+  }
+
   @Test("a file that was sent outside a session is known inside one", arguments: [false, true])
   func inside(isInterleaved: Bool) throws {
     var stores = try learned()

@@ -57,7 +57,15 @@ struct Exchange {
   }
 
   mutating func flush() throws {
-    encoder.flush()
+    let believed = stores.believed
+    encoder.flush { believed.contains($0) }
+    try carry()
+  }
+
+  mutating func pause() throws {
+    let believed = stores.believed
+    encoder.pause(isShared: { believed.contains($0) }, learned: { name, _ in sent.append(name) })
+    stores.believed.formUnion(sent)
     try carry()
   }
 
@@ -78,7 +86,10 @@ struct Exchange {
       switch piece {
       case .lane(let lane):
         cost.lanes += 1
-        try decoder.lane(lane)
+        try decoder.lane(lane) { name, bytes in
+          got.append(name)
+          stores.chunks[name] = bytes
+        }
       case .plain(let bytes):
         cost.plain += bytes.readableBytes
         try decoder.plain(bytes) { name, bytes in

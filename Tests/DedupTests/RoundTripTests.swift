@@ -68,6 +68,7 @@ struct RoundTripTests {
           #expect(exchange.encoder.heldOctets == 0)
           #expect(exchange.output.count == min(index, bytes.count), "seed \(seed): a flush leaves octets behind")
         }
+        if Int.random(in: 0..<10, using: &random) == 0 { try exchange.pause() }
         if Int.random(in: 0..<8, using: &random) == 0 { exchange.encoder.allowsReferences.toggle() }
       }
       try exchange.end()

@@ -90,14 +90,14 @@ struct ViolationTests {
   @Test("lanes where there are none, or that do not exist")
   func lanes() throws {
     var decoder = decoder()
-    try decoder.lane(0)
-    #expect(throws: ChunkViolation.unknownLane(1)) { try decoder.lane(1) }
+    try decoder.lane(0, learned: ignore)
+    #expect(throws: ChunkViolation.unknownLane(1)) { try decoder.lane(1, learned: ignore) }
     try decoder.plain(ByteBuffer(bytes: CarrierBuilder(seed: 1).bytes), learned: ignore)
-    try decoder.lane(64)
-    #expect(throws: ChunkViolation.unknownLane(65)) { try decoder.lane(65) }
+    try decoder.lane(64, learned: ignore)
+    #expect(throws: ChunkViolation.unknownLane(65)) { try decoder.lane(65, learned: ignore) }
     #expect(throws: ChunkViolation.laneOverrun(64)) { try decoder.plain(octets, learned: ignore) }
     #expect(throws: ChunkViolation.laneOverrun(64)) { try decoder.reference(reference) }
-    try decoder.lane(0)
+    try decoder.lane(0, learned: ignore)
     #expect(throws: ChunkViolation.insideStructure) { try decoder.reference(reference) }
   }
 
@@ -115,7 +115,7 @@ struct ViolationTests {
     let all = carrier.bytes
     var decoder = decoder()
     try decoder.plain(ByteBuffer(bytes: all.dropLast(40)), learned: ignore)
-    try decoder.lane(1)
+    try decoder.lane(1, learned: ignore)
     try decoder.plain(ByteBuffer(repeating: 1, count: 30), learned: ignore)
     try decoder.end(learned: ignore)
     var rest = all.count - 40

@@ -106,8 +106,8 @@ extension FlowCodec {
 
   /// What is held goes out in full.
   package func flush(cut: Int) {
-    guard heldOctets > 0 else { return }
-    chunkEncoder?.flush()
+    guard heldOctets > 0, let cache else { return }
+    chunkEncoder?.flush(isShared: { cache.store.isShared($0, with: cache.peer) })
     takePieces(cut)
   }
 
@@ -227,8 +227,12 @@ extension FlowCodec {
       statistics.wireReceived += payload.readableBytes
       try take(payload.withoutSpare())
     case .lane(let lane):
-      guard inbound == .cached else { throw .notCached }
-      do throws(ChunkViolation) { try chunkDecoder?.lane(lane) } catch { throw .chunks(error) }
+      guard inbound == .cached, let cache else { throw .notCached }
+      do throws(ChunkViolation) {
+        try chunkDecoder?.lane(lane, learned: { cache.store.put($0, $1, sharedWith: cache.peer) })
+      } catch {
+        throw .chunks(error)
+      }
     case .reference(let references): try look(for: references)
     case .chunk(let ordinal, let bytes): try came(ordinal, bytes)
     case .missing(let ordinals): try resend(ordinals)

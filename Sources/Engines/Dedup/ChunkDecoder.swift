@@ -47,11 +47,14 @@ package struct ChunkDecoder: Sendable {
   /// References, from the first on without a gap, that need no pin any more, modulo 2^32: when it has grown, RESOLVED is due.
   package var resolvedCount: UInt32 { references.resolvedCount }
 
-  package mutating func lane(_ number: UInt16) throws(ChunkViolation) {
+  /// `learned` is told the chunk that may end with this.
+  package mutating func lane(_ value: UInt16, learned: (ChunkName, ByteBuffer) -> Void) throws(ChunkViolation) {
+    let number = value & ~EncodedPiece.cut
     let isCarrier = mode == .carrier || layout.hasEnded
     guard number == 0 || isCarrier && number <= CarrierLayout.dataLanes else { throw .unknownLane(number) }
     while lanes.count <= number { lanes.append(LaneDecoder()) }
     lane = Int(number)
+    if value != number { lanes[lane].endChunk(namer: namer, learned: learned) }
   }
 
   /// Plain octets; `learned` is told each whole chunk among them.

@@ -42,7 +42,7 @@ package struct ChunkEncoder: Sendable {
     case .ordinary: append(bytes, to: 0, isShared, learned)
     case .carrier:
       appendCarrier(bytes, isShared, learned)
-      flushStale()
+      flushStale(isShared)
     }
   }
 
@@ -52,10 +52,18 @@ package struct ChunkEncoder: Sendable {
   /// Ciphertext, by its first octets: all goes out plain, and nothing is learned.
   package var isOpaque: Bool { mode == .opaque }
 
-  /// Sends out what is held: the flow has gone idle. Those chunks go out plain in whole, and are still learned at their ends.
-  package mutating func flush() {
+  /// Sends out what is held: the flow has gone idle. It goes out plain, and its chunks are still learned at their ends; or as a reference, if the same octets ended a chunk before
+  /// (`pause`, `end`).
+  package mutating func flush(isShared: (ChunkName) -> Bool = { _ in false }) {
     flushHead()
-    for index in lanes.indices where lanes[index].held > 0 { lanes[index].flush(output: &output) }
+    for index in lanes.indices where lanes[index].held > 0 { flush(index, isShared) }
+  }
+
+  /// The flow was quiet, and is about to go on: what it has said so far is a whole, such as a response. Chunks that are open end here, if they have come to the minimum, and are learned.
+  package mutating func pause(isShared: (ChunkName) -> Bool, learned: (ChunkName, ByteBuffer) -> Void) {
+    for index in lanes.indices where lanes[index].openOctets >= ChunkLimits.minimum {
+      if !cut(index, isShared, learned) { output.cut(on: UInt16(index)) }
+    }
   }
 
   /// The flow's direction ends: its last chunk ends with it, and may be a reference. Nothing is appended afterwards.
@@ -141,13 +149,13 @@ extension ChunkEncoder {
       append(piece.octets, to: piece.lane, isShared, learned)
       switch piece.then {
       case .nothing: break
-      case .flush: lanes[piece.lane].flush(output: &output)
+      case .flush: flush(piece.lane, isShared)
       case .cut: cut(piece.lane, isShared, learned)
       }
     }
     guard layout.hasEnded else { return }
     mode = .ordinary
-    for index in lanes.indices where lanes[index].held > 0 { lanes[index].flush(output: &output) }
+    for index in lanes.indices where lanes[index].held > 0 { flush(index, isShared) }
     append(bytes, to: 0, isShared, learned)
   }
 
@@ -160,10 +168,15 @@ extension ChunkEncoder {
     var then: Then
   }
 
-  private mutating func flushStale() {
+  private mutating func flushStale(_ isShared: (ChunkName) -> Bool) {
     for index in lanes.indices where lanes[index].held > 0 && position - lanes[index].heldSince > Self.staleOctets {
-      lanes[index].flush(output: &output)
+      flush(index, isShared)
     }
+  }
+
+  private mutating func flush(_ lane: Int, _ isShared: (ChunkName) -> Bool) {
+    let mayName = allowsReferences
+    lanes[lane].flush(namer: namer, isShared: { mayName && isShared($0) }, output: &output)
   }
 
   private mutating func append(
@@ -175,7 +188,8 @@ extension ChunkEncoder {
       octets, at: position, holds: allowsReferences, namer: namer, isShared: isShared, learned: learned, output: &output)
   }
 
-  private mutating func cut(_ lane: Int, _ isShared: (ChunkName) -> Bool, _ learned: (ChunkName, ByteBuffer) -> Void) {
+  @discardableResult
+  private mutating func cut(_ lane: Int, _ isShared: (ChunkName) -> Bool, _ learned: (ChunkName, ByteBuffer) -> Void) -> Bool {
     lanes[lane].cut(holds: allowsReferences, namer: namer, isShared: isShared, learned: learned, output: &output)
   }
 }

@@ -77,8 +77,17 @@ struct LaneEncoder: Sendable {
     output.pins.leaveBuffer(from: firstPin, capacity: octets.storageCapacity)
   }
 
-  /// Sends out what is held; its chunk goes on.
-  mutating func flush(output: inout EncoderOutput) {
+  /// Sends out what is held, and its chunk goes on; but if the peer has just these octets as a chunk, they are one, and it ends.
+  mutating func flush(namer: ChunkNamer, isShared: (ChunkName) -> Bool, output: inout EncoderOutput) {
+    if sent == 0, held >= ChunkLimits.minimum {
+      let name = open.withUnsafeReadableBytes { namer($0) }
+      if isShared(name) {
+        output.reference(name, open, on: lane)
+        patience = LaneEncoder.patience
+        close()
+        return chunker.restart()
+      }
+    }
     output.plain(heldOctets, on: lane)
     sent = open.readableBytes
   }
@@ -90,14 +99,20 @@ struct LaneEncoder: Sendable {
     isNameless = true
   }
 
-  /// The lane's octets end here, or something else begins: so does the chunk.
+  /// Octets of the chunk that has not ended.
+  var openOctets: Int { chunker.length }
+
+  /// The lane's octets end here, or something else begins: so does the chunk. True if it was sent as a reference, which says so by itself.
+  @discardableResult
   mutating func cut(
     holds: Bool, namer: ChunkNamer, isShared: (ChunkName) -> Bool, learned: (ChunkName, ByteBuffer) -> Void, output: inout EncoderOutput
-  ) {
+  ) -> Bool {
+    var isReference = false
     if open.readableBytes >= ChunkLimits.shortest {
       let name = open.withUnsafeReadableBytes { namer($0) }
       if judge(isShared(name)), holds, sent == 0 {
         output.reference(name, open, on: lane)
+        isReference = true
       } else {
         output.plain(heldOctets, on: lane)
         learned(name, open)
@@ -108,6 +123,7 @@ struct LaneEncoder: Sendable {
     close()
     chunker.restart()
     patience = LaneEncoder.patience
+    return isReference
   }
 
   private var heldOctets: ByteBuffer { open.piece(open.readerIndex + sent, held) }
