@@ -40,5 +40,7 @@ final class ForgetfulStore: ChunkStore {
   func believe(_ names: [ChunkName], of peer: PeerSlot) { store.believe(names, of: peer) }
   func beliefs(about names: [ChunkName]) -> [PeerBelief] { store.beliefs(about: names) }
   func recent(_ limit: Int) -> [ChunkReference] { store.recent(limit) }
+  func believe(_ belief: PeerBelief) { store.believe(belief) }
+  func beliefs(about names: [ChunkName]) -> [PeerBelief] { store.beliefs(about: names) }
   var figures: ChunkStoreFigures { store.figures }
 }

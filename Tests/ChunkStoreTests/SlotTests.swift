@@ -48,7 +48,9 @@ struct BookTests {
       return ChunkName(high: generator.next(), middle: generator.next(), low: 0)
     }
     let count = 1_500_000
-    for start in stride(from: 0, to: count, by: 1_000) { store.believe((start..<(start + 1_000)).map(name), of: slot) }
+    for start in stride(from: 0, to: count, by: 1_000) {
+      store.believe(PeerBelief(peer: "a", store: 1, names: (start..<(start + 1_000)).map(name)))
+    }
     let kept = (0..<count).count { store.isShared(name($0), with: slot) }
     #expect(kept <= 1 << 20)
     #expect(kept > 900_000)

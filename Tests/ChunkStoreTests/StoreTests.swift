@@ -133,18 +133,38 @@ struct StoreTests {
       let names = (0..<3000).map { Sample($0, octets: 8).name }
       store.put(names[0], Sample(0, octets: 8).bytes, sharedWith: z)
       await settle()
-      store.believe(names, of: a)
+      store.believe(PeerBelief(peer: "a", store: 1, names: names))
       #expect(names.allSatisfy { store.isShared($0, with: a) })
       #expect(names.count { store.isShared($0, with: z) } == 1)
       #expect(!store.contains(names[1]) && store.take(names[1]) == nil)
       store.forget(names[0], of: a)
       store.forget(names[1], of: a)
       #expect(names.count { store.isShared($0, with: a) } == 2998)
+      // A peer that has not been met yet; and one whose store, by its own word, is another.
+      store.believe(PeerBelief(peer: "new", store: 5, names: Array(names[..<10])))
+      store.believe(PeerBelief(peer: "a", store: 4, names: names))
+      #expect(names.count { store.isShared($0, with: a) } == 2998)
+      let new = store.slot(of: "new", store: 5)
+      #expect(names.count { store.isShared($0, with: new) } == 10)
       // Another store, and nothing is believed of it.
       let second = store.slot(of: "a", store: 9)
       await settle()
       #expect(names.count { store.isShared($0, with: second) } == 0)
       #expect(store.isShared(names[0], with: z))
+    }
+  }
+
+  @Test("nobody gives way to a peer that is only spoken of", arguments: StoreKind.allCases)
+  func spokenOf(kind: StoreKind) async throws {
+    try await kind.with(capacity: 8 << 20) { store, _ in
+      let slots = (0..<PeerSlot.count).map { store.slot(of: NodeID("peer-\($0)"), store: 1) }
+      let sample = Sample(1)
+      for slot in slots { store.put(sample.name, sample.bytes, sharedWith: slot) }
+      store.believe(PeerBelief(peer: "late", store: 1, names: [Sample(2).name]))
+      for slot in slots {
+        #expect(store.isShared(sample.name, with: slot))
+        #expect(!store.isShared(Sample(2).name, with: slot))
+      }
     }
   }
 

@@ -47,6 +47,10 @@ struct MessageTests {
       #"{"peers":{"map":[{"node":"b","prefixes":["10.2.0.0\/24","2001:db8::\/32"],"tunnel":"10.2.0.5:7700"}]}}"#
     ),
     (
+      .fill(peer: "b", service: IPAddress("10.1.0.3")!, holdMilliseconds: 6_000),
+      #"{"fill":{"holdMilliseconds":6000,"peer":"b","service":"10.1.0.3"}}"#
+    ),
+    (
       .probe(targets: [ProbeTarget(site: "center2", address: Endpoint("[2001:db8::1]:7900")!, intervalMilliseconds: 1_000)]),
       #"{"probe":{"targets":[{"address":"[2001:db8::1]:7900","intervalMilliseconds":1000,"site":"center2"}]}}"#
     ),

@@ -66,6 +66,28 @@ struct HandoverTests {
     #expect(other.orders(to: .accelerator("b")).last == .withdrawn(agent: HandoverBench.destination.agent))
   }
 
+  @Test(
+    "the cache goes ahead of the machine while its memory is copied, and FREEZE stops it, and so does the end; a guest that goes on again has it going on"
+  )
+  func filling() {
+    let fill = CacheFill(accelerator: "c", peer: "b")
+    var path = HandoverBench.path
+    path.fill = fill
+    func order(_ hold: Int64) -> NodeOrder { .fill(peer: "b", service: HandoverBench.source.agent.address, holdMilliseconds: hold) }
+    var bench = HandoverBench()
+    bench.choose(path)
+    #expect(bench.orders(to: .accelerator("c")) == [order(6_000)])
+    bench.choose(path)
+    bench.source(.stopped)
+    bench.choose(path)
+    #expect(bench.orders(to: .accelerator("c")) == [order(6_000), order(6_000), order(0)])
+    bench.source(.resumed)
+    bench.choose(path)
+    bench.source(.migration(.cancelled), .guest(.running))
+    #expect(bench.outcome?.result == .rolledBack)
+    #expect(bench.orders(to: .accelerator("c")).suffix(2) == [order(6_000), order(0)])
+  }
+
   // MARK: The rows
 
   @Test("pre-copy: STOP freezes, the destination's RESUME asks, its answer goes, the source's postmigrate fences")

@@ -48,6 +48,11 @@ struct FrameTests {
     .pad(0),
     .pad(TunnelLimits.payloadOctets),
     .warm(WarmRequest(rate: .megabitsPerSecond(96), roundTrip: .milliseconds(Int64(300)), hold: .seconds(Int64(60)))), .leaving,
+    .have(TunnelHave(peer: "access", store: .max, names: [ChunkName(high: 1, middle: .max, low: 3)])),
+    .have(
+      TunnelHave(
+        peer: NodeID(String(repeating: "n", count: TunnelLimits.nameOctets)), store: 1,
+        names: (0..<TunnelLimits.namesAtOnce).map { ChunkName(high: UInt64($0), middle: 7, low: .max) })),
     .goodbye(TunnelGoodbye(.wrongKey, "a and b have different keys")),
     .goodbye(TunnelGoodbye(.other, "")),
   ]
@@ -116,6 +121,9 @@ struct FrameTests {
     #expect(failure(header(11, 4, body: 4)) == .malformed(.chunk))
     #expect(failure(header(12, 5, body: 5)) == .malformed(.resolved))
     #expect(failure(header(13, 1, body: 1)) == .malformed(.lane))
+    #expect(failure(header(25, 9, body: 9)) == .malformed(.have))
+    #expect(failure(header(25, 30, body: 30)) == .malformed(.have), "the store 0, which is none")
+    #expect(failure(header(25, UInt32(TunnelLimits.haveOctets + 1))) == .tooLong(.have, octets: TunnelLimits.haveOctets + 1))
     // The length alone is enough: nothing is kept for a frame that will not be taken.
     #expect(failure(header(4, 0xff_ffff)) == .tooLong(.data, octets: 0xff_ffff))
     #expect(failure(header(4, UInt32(TunnelLimits.payloadOctets + 1))) == .tooLong(.data, octets: TunnelLimits.payloadOctets + 1))

@@ -24,8 +24,9 @@ package protocol ChunkStore: Sendable {
   func fetch(_ name: ChunkName, on loop: any EventLoop, then: @escaping @Sendable (ByteBuffer?) -> Void)
   /// Chunk names, most recently used first: for filling a peer's store ahead of a move. At most `limit`.
   func recent(_ limit: Int) -> [ChunkReference]
-  /// Another accelerator says that this peer has these, which may or may not be here.
-  func believe(_ names: [ChunkName], of peer: PeerSlot)
+  /// Another accelerator says what this peer has, which may or may not be here. What the peer itself has said counts for more: of a peer that is known with another store, or for
+  /// whom no slot is free, nothing is believed.
+  func believe(_ belief: PeerBelief)
   /// Which peers are believed to have which of these chunks of this store.
   func beliefs(about names: [ChunkName]) -> [PeerBelief]
   var figures: ChunkStoreFigures { get }

@@ -93,18 +93,20 @@ package final class DiskChunkStore: ChunkStore {
     peers.withLock { peers in
       let before = peers.slots.owners
       let (slot, isNew) = peers.slots.slot(of: peer, store: store)
-      guard isNew else { return slot }
-      let place = Int(slot.index)
-      peers.file.generation += 1
-      peers.file.slots[place] = PeersFile.Slot(
-        owner: PeerSlots.Owner(peer: peer, store: store), since: queue.next, generation: peers.file.generation)
       // A slot that nobody had has no bits.
-      let hasBits = before[place] != nil
-      if hasBits { clearing.bitwiseOr(slot.bit, ordering: .relaxed) }
-      let file = peers.file
-      writer.submit { state in if state == .active { self.adopt(file, clearing: hasBits ? slot.bit : 0) } }
+      if isNew { give(slot, clearing: before[Int(slot.index)] != nil, &peers) }
       return slot
     }
+  }
+
+  /// The slot has its new owner, who is kept in the file of peers.
+  private func give(_ slot: PeerSlot, clearing hasBits: Bool, _ peers: inout Peers) {
+    guard let owner = peers.slots.owners[Int(slot.index)] else { return }
+    peers.file.generation += 1
+    peers.file.slots[Int(slot.index)] = PeersFile.Slot(owner: owner, since: queue.next, generation: peers.file.generation)
+    if hasBits { clearing.bitwiseOr(slot.bit, ordering: .relaxed) }
+    let file = peers.file
+    writer.submit { state in if state == .active { self.adopt(file, clearing: hasBits ? slot.bit : 0) } }
   }
 
   package func contains(_ name: ChunkName) -> Bool { index.with(name) { $0.contains(name) } }
@@ -119,8 +121,15 @@ package final class DiskChunkStore: ChunkStore {
     elsewhere.forget(name, of: peer.bit)
   }
 
-  package func believe(_ names: [ChunkName], of peer: PeerSlot) {
-    for name in names where !index.with(name, { $0.believe(name, of: peer.bit) }) { elsewhere.add(name, bit: peer.bit) }
+  package func believe(_ belief: PeerBelief) {
+    let slot = peers.withLock { peers in
+      peers.slots.slot(byHearsayOf: belief.peer, store: belief.store).map { slot, isNew in
+        if isNew { give(slot, clearing: false, &peers) }
+        return slot
+      }
+    }
+    guard let peer = slot else { return }
+    for name in belief.names where !index.with(name, { $0.believe(name, of: peer.bit) }) { elsewhere.add(name, bit: peer.bit) }
   }
 
   package func beliefs(about names: [ChunkName]) -> [PeerBelief] {

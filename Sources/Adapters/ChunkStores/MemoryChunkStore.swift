@@ -58,8 +58,10 @@ package final class MemoryChunkStore: ChunkStore {
     elsewhere.forget(name, of: peer.bit)
   }
 
-  package func believe(_ names: [ChunkName], of peer: PeerSlot) {
-    for name in names where !shard(of: name).contents.withLock({ $0.believe(name, of: peer) }) { elsewhere.add(name, bit: peer.bit) }
+  package func believe(_ belief: PeerBelief) {
+    // A slot that was free has no bits.
+    guard let (peer, _) = slots.withLock({ $0.slot(byHearsayOf: belief.peer, store: belief.store) }) else { return }
+    for name in belief.names where !shard(of: name).contents.withLock({ $0.believe(name, of: peer) }) { elsewhere.add(name, bit: peer.bit) }
   }
 
   package func beliefs(about names: [ChunkName]) -> [PeerBelief] {

@@ -25,6 +25,14 @@ struct PeerSlots {
     return (PeerSlot(index: UInt8(index)), isNew)
   }
 
+  /// The slot of a peer that another one speaks of: its own if it has one with this store, or a free one; nobody gives way.
+  mutating func slot(byHearsayOf peer: NodeID, store: UInt64) -> (slot: PeerSlot, isNew: Bool)? {
+    guard owners.contains(Owner(peer: peer, store: store)) || !owners.contains(where: { $0?.peer == peer }) && owners.contains(nil) else {
+      return nil
+    }
+    return slot(of: peer, store: store)
+  }
+
   /// Names by the peers that have them; `peers` tells a chunk's bits.
   func beliefs(about names: [ChunkName], _ peers: (ChunkName) -> UInt16) -> [PeerBelief] {
     var found = [[ChunkName]](repeating: [], count: PeerSlot.count)

@@ -1,18 +1,38 @@
 import ChunkStores
 import Crypto
 import Dedup
+import NIOCore
 
 /// The byte cache as one flow sees it: the store that all flows share, the peer at the other end, and the names of the flow's tenant.
 package struct ByteCache: Sendable {
   package let store: any ChunkStore
   package let peer: PeerSlot
   package let namer: ChunkNamer
+  /// What the flows of the same machine have used; nil where nobody wants to know.
+  private let ring: ServiceRing?
 
-  package init(store: any ChunkStore, peer: PeerSlot, tenant: String) {
+  package init(store: any ChunkStore, peer: PeerSlot, tenant: String, ring: ServiceRing? = nil) {
     self.store = store
     self.peer = peer
+    self.ring = ring
     namer = ChunkNamer(tenant: tenant)
   }
+
+  /// A chunk of the flow: may its name go alone?
+  func isShared(_ name: ChunkName) -> Bool {
+    guard store.isShared(name, with: peer) else { return false }
+    ring?.note(name)
+    return true
+  }
+
+  /// A chunk that has gone by in full.
+  func learned(_ name: ChunkName, _ bytes: ByteBuffer) {
+    ring?.note(name)
+    store.put(name, bytes, sharedWith: peer)
+  }
+
+  /// A chunk that the peer has named.
+  func named(_ name: ChunkName) { ring?.note(name) }
 }
 
 extension ChunkNamer {

@@ -99,8 +99,8 @@ extension FlowCodec {
     guard chunkEncoder != nil, let cache else { return put(plain, cut) }
     chunkEncoder?.allowsReferences = mayName
     chunkEncoder?.append(
-      plain, isShared: { cache.store.isShared($0, with: cache.peer) },
-      learned: { cache.store.put($0, $1, sharedWith: cache.peer) })
+      plain, isShared: { cache.isShared($0) },
+      learned: { cache.learned($0, $1) })
     takePieces(cut)
   }
 
@@ -115,7 +115,7 @@ extension FlowCodec {
   package func endSending(cut: Int) {
     if let cache {
       chunkEncoder?.end(
-        isShared: { cache.store.isShared($0, with: cache.peer) }, learned: { cache.store.put($0, $1, sharedWith: cache.peer) })
+        isShared: { cache.isShared($0) }, learned: { cache.learned($0, $1) })
       takePieces(cut)
     }
     stopSending()
@@ -266,7 +266,7 @@ extension FlowCodec {
     decompressor = nil
     guard inbound == .cached, let cache else { return }
     do throws(ChunkViolation) {
-      try chunkDecoder?.end(learned: { cache.store.put($0, $1, sharedWith: cache.peer) })
+      try chunkDecoder?.end(learned: { cache.learned($0, $1) })
     } catch {
       throw .chunks(error)
     }
@@ -285,7 +285,7 @@ extension FlowCodec {
       return
     }
     do throws(ChunkViolation) {
-      try chunkDecoder?.plain(plain, learned: { cache.store.put($0, $1, sharedWith: cache.peer) })
+      try chunkDecoder?.plain(plain, learned: { cache.learned($0, $1) })
     } catch {
       throw .chunks(error)
     }
@@ -299,6 +299,7 @@ extension FlowCodec {
       do throws(ChunkViolation) { try chunkDecoder?.reference(reference) } catch { throw .chunks(error) }
       statistics.plainReceived += reference.octets
       statistics.referencedReceived += reference.octets
+      cache.named(reference.name)
       // Said at once, however far off its turn: the answer is under way while what comes before is delivered.
       if !cache.store.contains(reference.name) {
         missing.append(nextOrdinal)

@@ -23,16 +23,30 @@ package struct WarmTunnel: Sendable, Hashable {
   }
 }
 
+/// An accelerator whose cache should go ahead of a machine, and the one that it goes to.
+package struct CacheFill: Sendable, Hashable {
+  package var accelerator: NodeID
+  package var peer: NodeID
+
+  package init(accelerator: NodeID, peer: NodeID) {
+    self.accelerator = accelerator
+    self.peer = peer
+  }
+}
+
 /// The way that a client's next carrier shall take, why, and what must be warm for it.
 package struct ClientPath: Sendable, Hashable {
   package var choice: PathChoice
   package var reason: String
   package var warm: [WarmTunnel]
+  /// Nil where no accelerator stands beside the machine now, or it is the same that will.
+  package var fill: CacheFill?
 
-  package init(choice: PathChoice, reason: String, warm: [WarmTunnel] = []) {
+  package init(choice: PathChoice, reason: String, warm: [WarmTunnel] = [], fill: CacheFill? = nil) {
     self.choice = choice
     self.reason = reason
     self.warm = warm
+    self.fill = fill
   }
 }
 

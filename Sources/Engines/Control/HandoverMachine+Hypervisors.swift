@@ -95,6 +95,7 @@ extension HandoverMachine {
   private mutating func freeze() {
     state = .frozen
     say("FREEZE: the guest is stopped at \(sourceSite)")
+    stopFilling()
     for client in clients.keys.sorted() {
       effects.append(.order(.freeze(migration: migration, machine: machine), to: .client(client)))
     }
@@ -269,6 +270,7 @@ extension HandoverMachine {
     for timer in [Timer.resume, .sourceAnswer, .pollDestination, .pollSource] { clear(timer) }
     pollPause[.source] = nil
     say("GO: the guest runs at \(destinationSite), epoch \(epoch), to \(clients.count == 1 ? "1 client" : "\(clients.count) clients")")
+    stopFilling()
     tellExpecting(.arrived(agent: destinationAgent))  // first: a parked flight there is nearer than any client
     for client in clients.keys.sorted() { permit(client) }
     permitThroughAgent()

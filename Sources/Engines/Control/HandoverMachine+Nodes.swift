@@ -28,6 +28,10 @@ extension HandoverMachine {
       if entry.path == nil { entry.path = path }
     case .returning, .over: return
     }
+    if case .copying = state, let fill = path.fill {
+      filling.insert(fill)
+      order(fill, hold: limits.warmHold)
+    }
     clients[client] = entry
     let hold = limits.warmHold.nanoseconds / 1_000_000
     for tunnel in path.warm {

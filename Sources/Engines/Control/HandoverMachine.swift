@@ -93,6 +93,8 @@ package struct HandoverMachine: Sendable {
   var clients: [NodeID: Client] = [:]
   /// Accelerators beside the destination that hold flows for the machine.
   var expecting: Set<NodeID> = []
+  /// Accelerators whose caches go ahead of the machine.
+  var filling: Set<CacheFill> = []
   var figures = MigrationFigures()
   var hasFigures = false
   var goAt: Instant?
@@ -192,6 +194,17 @@ package struct HandoverMachine: Sendable {
     expecting = []
   }
 
+  /// The machine is about to run there, or stays: what goes ahead of it stops.
+  mutating func stopFilling() {
+    for fill in filling.sorted(by: { ($0.accelerator, $0.peer) < ($1.accelerator, $1.peer) }) { order(fill, hold: .zero) }
+    filling = []
+  }
+
+  mutating func order(_ fill: CacheFill, hold: TimeSpan) {
+    let order = NodeOrder.fill(peer: fill.peer, service: sourceAgent.address, holdMilliseconds: hold.nanoseconds / 1_000_000)
+    effects.append(.order(order, to: .accelerator(fill.accelerator)))
+  }
+
   mutating func set(_ timer: Timer, _ span: TimeSpan, at now: Instant) { timers[timer.rawValue] = now + span }
   mutating func clear(_ timer: Timer) { timers[timer.rawValue] = nil }
 
@@ -206,6 +219,7 @@ package struct HandoverMachine: Sendable {
     precondition(!isOver, "a handover ends once")
     let outcome = HandoverOutcome(result: result, reason: reason)
     if goAt == nil { tellExpecting(.withdrawn(agent: destinationAgent)) }
+    stopFilling()
     state = .over(outcome)
     endedAt = now
     timers = timers.map { _ in nil }

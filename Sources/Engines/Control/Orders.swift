@@ -104,6 +104,9 @@ package enum NodeOrder: Codable, Sendable, Hashable {
   case fence(migration: MigrationID, machine: MachineID, agent: Endpoint)
   /// To an accelerator: keep the tunnel to this peer warm for a path of this rate, for so long (milliseconds); again to go on.
   case warm(peer: NodeID, rate: BitRate, roundTripMilliseconds: Double, holdMilliseconds: Int64)
+  /// To the accelerator beside a machine that is being migrated: tell this peer, beside its future place, what clients' accelerators have of the machine's (at `service`), for so
+  /// long (milliseconds); again to go on, 0 to stop.
+  case fill(peer: NodeID, service: IPAddress, holdMilliseconds: Int64)
   /// To the accelerator beside a machine's future place: the machine that will answer at `agent` is on its way. Flows to it wait for `arrived` (so a client may park its first
   /// flight there), for so long (milliseconds); again to go on.
   case expect(agent: Endpoint, holdMilliseconds: Int64)

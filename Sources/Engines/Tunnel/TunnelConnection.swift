@@ -32,6 +32,8 @@ package enum TunnelEffect: Sendable {
   case warm(WarmRequest)
   /// The peer opens no flows here any more, and wants none.
   case leaving
+  /// The peer tells what a third one's store has.
+  case have(TunnelHave)
   /// Nothing follows; close the connection once what was sent is out.
   case close(TunnelClosure)
 }
@@ -245,6 +247,7 @@ extension TunnelConnection {
       effects.append(.roundTrip(now - pinged.at))
     case .pad: return
     case .warm(let request): effects.append(.warm(request))
+    case .have(let have): effects.append(.have(have))
     case .leaving: effects.append(.leaving)
     case .hello, .proof, .goodbye: throw .outOfTurn(frame.kind)
     }

@@ -36,6 +36,7 @@ extension TunnelFrame {
     case .pad: .pad
     case .warm: .warm
     case .leaving: .leaving
+    case .have: .have
     }
   }
 
@@ -88,6 +89,7 @@ extension TunnelFrame {
       buffer.writeInteger(UInt32(clamping: request.roundTrip.nanoseconds / 1_000))
       buffer.writeInteger(UInt32(clamping: request.hold.nanoseconds / 1_000_000))
     case .leaving: break
+    case .have(let have): have.write(into: &buffer)
     }
   }
 
@@ -129,6 +131,9 @@ extension TunnelFrame {
         WarmRequest(
           rate: BitRate(bitsPerSecond: Double(min(rate, 1 << 40))), roundTrip: .microseconds(Int64(roundTrip)),
           hold: .milliseconds(Int64(hold))))
+    case .have:
+      guard let have = TunnelHave(from: &body) else { throw .malformed(kind) }
+      self = .have(have)
     }
   }
 
@@ -199,11 +204,13 @@ extension TunnelHello {
     buffer.writeInteger(maximumFlows)
     buffer.writeBytes(nonce)
     buffer.writeInteger(store)
-    for name in [node, peer] {
-      let octets = name.text.utf8.prefix(TunnelLimits.nameOctets)
-      buffer.writeInteger(UInt8(octets.count))
-      buffer.writeBytes(octets)
-    }
+    for name in [node, peer] { TunnelHello.write(name, into: &buffer) }
+  }
+
+  fileprivate static func write(_ name: NodeID, into buffer: inout ByteBuffer) {
+    let octets = name.text.utf8.prefix(TunnelLimits.nameOctets)
+    buffer.writeInteger(UInt8(octets.count))
+    buffer.writeBytes(octets)
   }
 
   /// Of another version only what every version begins with is read: the names may look different there.
@@ -223,12 +230,41 @@ extension TunnelHello {
     self.init(version: version, node: NodeID(node), peer: NodeID(peer), maximumFlows: maximumFlows, nonce: nonce, store: store)
   }
 
-  private static func name(from body: inout ByteBuffer) -> String? {
+  fileprivate static func name(from body: inout ByteBuffer) -> String? {
     guard let length = body.readInteger(as: UInt8.self), Int(length) <= TunnelLimits.nameOctets,
       let octets = body.readBytes(length: Int(length)),
       let name = String(validating: octets, as: UTF8.self), name == name.printable
     else { return nil }
     return name
+  }
+}
+
+extension TunnelHave {
+  fileprivate func write(into buffer: inout ByteBuffer) {
+    precondition((1...TunnelLimits.namesAtOnce).contains(names.count))
+    buffer.writeInteger(store)
+    TunnelHello.write(peer, into: &buffer)
+    for name in names {
+      buffer.writeInteger(name.high)
+      buffer.writeInteger(name.middle)
+      buffer.writeInteger(name.low)
+    }
+  }
+
+  fileprivate init?(from body: inout ByteBuffer) {
+    guard let store = body.readInteger(as: UInt64.self), store != 0, let peer = TunnelHello.name(from: &body), !peer.isEmpty else {
+      return nil
+    }
+    let (count, rest) = body.readableBytes.quotientAndRemainder(dividingBy: ChunkName.octets)
+    guard (1...TunnelLimits.namesAtOnce).contains(count), rest == 0 else { return nil }
+    var names: [ChunkName] = []
+    names.reserveCapacity(count)
+    while let high = body.readInteger(as: UInt64.self), let middle = body.readInteger(as: UInt64.self),
+      let low = body.readInteger(as: UInt32.self)
+    {
+      names.append(ChunkName(high: high, middle: middle, low: low))
+    }
+    self.init(peer: NodeID(peer), store: store, names: names)
   }
 }
 

@@ -70,6 +70,7 @@ package struct TunnelFrameDecoder: Sendable {
   private static func limit(_ kind: TunnelFrame.Kind) -> Int {
     switch kind {
     case .data, .literal, .chunk, .pad: TunnelLimits.payloadOctets
+    case .have: TunnelLimits.haveOctets
     default: TunnelLimits.controlOctets
     }
   }

@@ -123,13 +123,14 @@ package final class AcceleratorService: Sendable {
     let shares = PacingShares()
     let ledger = FlowLedger(settings)
     self.ledger.withLock { $0 = ledger }
+    let services = ServiceBook()
     var made: [NIOLoopBound<Shard>] = []
     for loop in group.makeIterator() {
       let shard = try await loop.submit { [settings, logger, prepareThread] in
         try prepareThread?()
         return NIOLoopBound(
           Shard(
-            loop: loop, settings: settings, security: security, store: store, shares: shares, ledger: ledger,
+            loop: loop, settings: settings, security: security, store: store, services: services, shares: shares, ledger: ledger,
             report: { reporter.report($0) },
             logger: logger),
           eventLoop: loop)
@@ -193,6 +194,10 @@ package final class AcceleratorService: Sendable {
     case .warm(let peer, let rate, let roundTrip, let hold):
       let request = WarmRequest(rate: rate, roundTrip: .milliseconds(max(roundTrip, 0)), hold: .milliseconds(max(hold, 0)))
       for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.warm(peer: peer, request) } }
+    case .fill(let peer, let service, let hold):
+      // Tunnels to the peer are spread over the loops; the first loop that has one does it all.
+      let limit = TimeAmount.milliseconds(min(max(hold, 0), 3_600_000))
+      fill(peer, of: service, for: limit, by: shards.withLock { $0 }[...])
     case .expect(let agent, let hold):
       let limit = TimeAmount.milliseconds(min(max(hold, 0), 3_600_000))  // an hour: no order is meant for longer
       for shard in shards.withLock({ $0 }) { shard.eventLoop.execute { shard.value.expect(agent, for: limit) } }
@@ -207,6 +212,16 @@ package final class AcceleratorService: Sendable {
       guard let prober = prober.withLock({ $0 }) else { return }
       prober.eventLoop.execute { prober.value.watch(targets) }
     case .prepare, .freeze, .go, .rollBack, .fence: break
+    }
+  }
+
+  private func fill(_ peer: NodeID, of service: IPAddress, for hold: TimeAmount, by left: ArraySlice<NIOLoopBound<Shard>>) {
+    guard let shard = left.first else {
+      logger.warning("cannot tell \(peer) what is cached of \(service): there is no tunnel to it; make the two --peer of each other")
+      return
+    }
+    shard.eventLoop.execute {
+      if !shard.value.fill(peer, of: service, for: hold) { self.fill(peer, of: service, for: hold, by: left.dropFirst()) }
     }
   }
 

@@ -48,7 +48,7 @@ extension Shard {
       nonce: EndpointKey.randomOctets(TunnelLimits.nonceOctets), store: store?.identity ?? 0)
     let setup = TunnelLink.Setup(
       role: role, hello: hello, prover: security.prover(behind: gate), limits: settings.limits, compresses: settings.compresses,
-      store: store, effort: effort,
+      store: store, effort: effort, services: services,
       congestion: CongestionPolicy(isPaced: settings.rateLimit != nil, keepsIdleWindows: keepsIdleWindows), logger: logger)
     let events = TunnelLink.Events(
       established: { [weak self] link, hello in
@@ -57,6 +57,7 @@ extension Shard {
       },
       incoming: { [weak self] link, id, target in self?.dial(target, flow: id, of: link) },
       warm: { [weak self] link, request in self?.warm(link, request) },
+      have: { [weak self] have in self?.believe(have) },
       opened: { [weak self] link, window, isFull in self?.opened(link, window, isFull) },
       closed: { [weak self] link, closure in
         self?.left(link, closure)

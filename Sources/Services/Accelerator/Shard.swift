@@ -26,6 +26,7 @@ final class Shard {
   /// The byte cache, shared by all loops; nil for none.
   let store: (any ChunkStore)?
   let effort = CompressionEffort()
+  let services: ServiceBook
   var routes: RouteTable
   let dialler: TargetDialler
   let parked: ParkedFlows
@@ -53,18 +54,21 @@ final class Shard {
   var direct: [ObjectIdentifier: DirectFlow] = [:]
   /// Orders to warm that are at work: one connection of a peer after another, so that each gets the whole rate.
   var warming: [NodeID: WarmRequest] = [:]
+  /// Caches that go ahead of machines.
+  var fillings: [CacheFilling.Key: CacheFilling] = [:]
   /// Says them again before they have run out (`--keep-warm`).
   var renewal: RepeatedTask?
 
   init(
-    loop: any EventLoop, settings: AcceleratorSettings, security: TunnelSecurity, store: (any ChunkStore)?, shares: PacingShares,
-    ledger: FlowLedger,
+    loop: any EventLoop, settings: AcceleratorSettings, security: TunnelSecurity, store: (any ChunkStore)?, services: ServiceBook,
+    shares: PacingShares, ledger: FlowLedger,
     report: @escaping @Sendable (NodeReport) -> Void, logger: Logger
   ) {
     self.loop = loop
     self.settings = settings
     self.security = security
     self.store = store
+    self.services = services
     self.shares = shares
     self.ledger = ledger
     parked = ParkedFlows(loop: loop)
@@ -85,6 +89,7 @@ final class Shard {
     parked.stop()
     renewal?.cancel()
     for peer in mapped.values { peer.leaving?.cancel() }
+    for filling in fillings.values { filling.stop() }
     for pool in pools.values { pool.stop() }
     for link in accepted.values { link.close(TunnelGoodbye(.stopping, "\(settings.node) is being stopped")) }
   }

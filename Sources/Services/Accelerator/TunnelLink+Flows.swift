@@ -44,7 +44,8 @@ extension TunnelLink {
   }
 
   private func makeFlow(_ id: FlowID, _ target: FlowTarget, _ terms: FlowTerms) {
-    let cache = setup.store.flatMap { store in cachePeer.map { ByteCache(store: store, peer: $0, tenant: terms.tenant) } }
+    let ring = IPAddress(target.host).flatMap { setup.services?.ring(of: $0) }
+    let cache = setup.store.flatMap { store in cachePeer.map { ByteCache(store: store, peer: $0, tenant: terms.tenant, ring: ring) } }
     let codec = FlowCodec(
       outbound: terms.outbound, inbound: terms.inbound, cache: cache, window: setup.limits.window * LiteralWindow.namesFactor,
       effort: setup.effort, loop: loop)

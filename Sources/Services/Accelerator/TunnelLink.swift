@@ -26,6 +26,8 @@ final class TunnelLink: ChannelInboundHandler {
     /// The byte cache; nil for none.
     var store: (any ChunkStore)?
     var effort: CompressionEffort
+    /// Which chunks each machine's flows use.
+    var services: ServiceBook?
     var congestion: CongestionPolicy
     var logger: Logger
   }
@@ -36,6 +38,8 @@ final class TunnelLink: ChannelInboundHandler {
     /// A flow that the peer opens; dial, then `hub.accept` or `hub.refuse`.
     var incoming: (TunnelLink, FlowID, FlowTarget) -> Void
     var warm: (TunnelLink, WarmRequest) -> Void
+    /// What a third one's store has, as the peer says.
+    var have: (TunnelHave) -> Void
     /// A warm-up has come to its end: octets of congestion window, and whether that is the whole window.
     var opened: (TunnelLink, Int, Bool) -> Void
     /// Once, at the end; nothing follows.
@@ -275,6 +279,7 @@ extension TunnelLink {
       case .coded(let id, let frame): receive(frame, on: id)
       case .roundTrip(let span): roundTrip = span
       case .warm(let request): events.warm(self, request)
+      case .have(let have): events.have(have)
       case .leaving: peerLeaves()
       case .close(let closure): finish(closure)
       }

@@ -305,7 +305,7 @@ private final class AgentState {
     case .go(_, let token):
       guard token.machine == settings.machine else { return }
       pass(SessionMessage(.go, token.octets), to: acceptor.all[...])
-    case .freeze, .warm, .probe, .expect, .arrived, .withdrawn, .peers: break
+    case .freeze, .warm, .fill, .probe, .expect, .arrived, .withdrawn, .peers: break
     }
   }
 }

@@ -219,7 +219,7 @@ private final class ClientState {
       sessions[machine]?.follow(order)
     case .go(_, let token): sessions[token.machine]?.follow(order)
     case .probe(let targets): monitor?.watch(targets)
-    case .warm, .expect, .arrived, .withdrawn, .peers: break
+    case .warm, .fill, .expect, .arrived, .withdrawn, .peers: break
     }
   }
 

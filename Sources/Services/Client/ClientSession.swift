@@ -265,7 +265,7 @@ extension ClientSession {
     case .freeze: freeze()
     case .go(_, let token): take(token)
     case .rollBack(_, _, let agent): rollBack(agent)
-    case .fence, .warm, .probe, .expect, .arrived, .withdrawn, .peers: break
+    case .fence, .warm, .fill, .probe, .expect, .arrived, .withdrawn, .peers: break
     }
   }
 

@@ -153,7 +153,17 @@ actor ControllerCore {
         choice: .direct, reason: "direct: \(client) has not said at which site it stands (--site), so its path is not known")
     }
     let path = PathID(from: site, to: destination)
-    return book.clientPath(decide(path, at: now), on: path)
+    var way = book.clientPath(decide(path, at: now), on: path)
+    way.fill = fill(for: way.choice, of: machine, at: now)
+    return way
+  }
+
+  /// Whose cache goes ahead: from the accelerator beside the machine to the one beside its future place, where a client's path leads through that.
+  private func fill(for choice: PathChoice, of machine: MachineID, at now: Instant) -> CacheFill? {
+    guard case .accelerated(_, let accelerators) = choice, let far = accelerators.last, let source = trackers[machine]?.current?.sourceSite,
+      let near = nodes.accelerator(at: source, at: now)?.node, !accelerators.contains(near)
+    else { return nil }
+    return CacheFill(accelerator: near, peer: far)
   }
 
   @discardableResult
