@@ -17,6 +17,7 @@ struct ConfigurationTests {
     transparent: 127.0.0.1:3129
     keepSource: true
     bypass: refuse
+    directCongestion: bbr
     tunnel: 10.1.0.5:7700
     probe: 10.1.0.5:7701
     metrics: 127.0.0.1:9470
@@ -52,6 +53,7 @@ struct ConfigurationTests {
     entrances.transparent = Endpoint("127.0.0.1:3129")
     entrances.keepsSource = true
     entrances.bypass = .refuse
+    entrances.congestion = .bbr
     #expect(settings.entrances == entrances)
     #expect(settings.probe == Endpoint("10.1.0.5:7701") && settings.metrics == Endpoint("127.0.0.1:9470"))
     #expect(settings.controller == Endpoint("10.0.0.1:7600"))

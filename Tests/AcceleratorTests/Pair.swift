@@ -47,6 +47,8 @@ struct Pair: Sendable {
     var changeB: @Sendable (inout AcceleratorSettings) -> Void = { _ in }
     var loggerOfA = Pair.quiet
     var loggerOfB = Pair.quiet
+    /// Tunnel connections that a has with b.
+    var tunnels = AcceleratorSettings.defaultConnectionsPerPeer
     /// How many tunnel connections must stand before the test begins.
     var connections = 1
   }
@@ -76,6 +78,7 @@ struct Pair: Sendable {
         peers: [.init(node: options.peerName, tunnel: tunnel)],
         routes: [.init(prefix: IPPrefix("127.0.0.1/32")!, peer: options.peerName)], rateLimit: options.rateLimit, loops: options.loops,
         compresses: options.compresses, limits: options.limits)
+      settings.connectionsPerPeer = options.tunnels
       settings.keepsWarm = options.keepsWarm
       if let limit = options.entranceLimit { settings.entranceLimit = limit }
       settings.entrances = options.entrances

@@ -53,6 +53,21 @@ extension Loopback {
       }
     }
 
+    @Test("to a host that is unreachable is reset at once", arguments: [true, false])
+    func unreachable(isPaired: Bool) async throws {
+      try await InPath.with { path in
+        try (isPaired ? path.b : path.a).ip("route", "add", "unreachable", "10.211.3.200/32")
+        try await path.running(isPaired: isPaired) { _, _ in
+          let isReset = try await path.on(path.client) {
+            do { return try Socket.connect(80, at: 0x0ad3_03c8).endsWithReset() } catch let failure as Socket.Failure {
+              return failure.code == ECONNRESET
+            }
+          }
+          #expect(isReset)
+        }
+      }
+    }
+
     @Test("passes a RST on, from either side", arguments: [true, false], [true, false])
     func reset(isPaired: Bool, byServer: Bool) async throws {
       try await InPath.with { path in
@@ -92,14 +107,14 @@ extension Loopback {
     func sourceTaken() async throws {
       try await InPath.with { path in
         try path.b.set(["net.ipv4.ip_nonlocal_bind": "1"])
-        let (taken, _) = try await path.on(path.b) { try Socket.listen(at: InPath.clientHost, port: 40_001) }
+        let ports: [UInt16] = [40_001, 40_002]
+        let taken = try await path.on(path.b) { try ports.map { try Socket.listen(at: InPath.clientHost, port: $0).socket } }
         let log = LogBook()
         try await path.running(isPaired: true, log: log) { _, _ in
-          for _ in 0..<2 {
-            let flow = try await path.flow(from: 40_001)
-            #expect(flow.server.peer.host == InPath.hostOfB)
-            flow.client.reset()  // its port is free at once
-            #expect(try await onThread { try flow.server.endsWithReset() })
+          for port in ports {
+            let (client, server, _) = try await path.flow(from: port)
+            #expect(server.peer.host == InPath.hostOfB)
+            #expect(try await exchange(client, [1], server, [2]).atClient == [2])
           }
           try await log.wait(for: "sees this machine's address, not the client's 10.211.1.2:40001: Address already in use")
           #expect(log.text.components(separatedBy: "sees this machine's address").count == 2)

@@ -108,6 +108,12 @@ package final class Socket: Sendable {
     }
   }
 
+  /// One octet with MSG_OOB, which sets TCP's urgent pointer.
+  package func writeUrgent(_ octet: UInt8) throws {
+    var octet = octet
+    guard Glibc.send(descriptor, &octet, 1, Int32(MSG_NOSIGNAL) | Int32(MSG_OOB)) == 1 else { throw Failure(call: "send", code: errno) }
+  }
+
   /// Up to `count` octets; empty at the end of the stream.
   package func read(atMost count: Int = 65_536) throws -> [UInt8] {
     var bytes = [UInt8](repeating: 0, count: count)

@@ -23,16 +23,22 @@ struct EntranceOptions: ParsableArguments {
   @Option(help: "What becomes of a flow whose peer is away or full: direct (at once, the default), or refuse (after a wait of up to 5 s).")
   var bypass: EntranceSettings.Bypass?
 
+  @Option(help: "The congestion control of flows that go directly: kernel (what the system uses, the default), cubic, or bbr.")
+  var directCongestion: EntranceSettings.Congestion?
+
   func fill(_ draft: inout AcceleratorDraft) {
     draft.socks = socks
     draft.forwards = forwards.isEmpty ? nil : forwards
     draft.transparent = transparent
     draft.keepsSource = keepSource ? true : nil
     draft.bypass = bypass
+    draft.directCongestion = directCongestion
   }
 }
 
 extension EntranceSettings.Bypass: ExpressibleByArgument {}
+
+extension EntranceSettings.Congestion: ExpressibleByArgument {}
 
 extension EntranceSettings.Forward: ExpressibleByArgument {
   public init?(argument: String) { self.init(argument) }

@@ -16,6 +16,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
   package var transparent: Endpoint?
   package var keepsSource: Bool?
   package var bypass: EntranceSettings.Bypass?
+  package var directCongestion: EntranceSettings.Congestion?
   package var tunnel: Endpoint?
   package var probe: Endpoint?
   package var metrics: Endpoint?
@@ -55,6 +56,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
     take(\.transparent)
     take(\.keepsSource)
     take(\.bypass)
+    take(\.directCongestion)
     take(\.tunnel)
     take(\.probe)
     take(\.metrics)
@@ -89,6 +91,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
     settings.entrances.transparent = transparent
     if let keepsSource { settings.entrances.keepsSource = keepsSource }
     if let bypass { settings.entrances.bypass = bypass }
+    if let directCongestion { settings.entrances.congestion = directCongestion }
     settings.cache = caches == false ? .none : CacheSettings(folder: cacheFolder, size: cacheSize)
     settings.keepsWarm = keepsWarm ?? false
     settings.authority = authority

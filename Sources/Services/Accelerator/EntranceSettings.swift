@@ -31,6 +31,14 @@ package struct EntranceSettings: Sendable, Hashable {
     case refuse
   }
 
+  /// The congestion control of connections that no tunnel takes.
+  package enum Congestion: String, Sendable, CaseIterable {
+    /// What net.ipv4.tcp_congestion_control says.
+    case kernel, cubic, bbr
+
+    var control: CongestionPolicy.Control? { CongestionPolicy.Control(rawValue: rawValue) }
+  }
+
   /// Where SOCKS5 is spoken.
   package var socks: Endpoint?
   package var forwards: [Forward]
@@ -40,6 +48,8 @@ package struct EntranceSettings: Sendable, Hashable {
   /// this machine.
   package var keepsSource = false
   package var bypass = Bypass.direct
+  /// Of both legs of a flow that goes directly: which of them crosses the WAN depends on where the accelerator stands.
+  package var congestion = Congestion.kernel
   /// From the first SYN to a target until it counts as one that does not answer.
   package var dialLimit = EntranceSettings.defaultDialLimit
 

@@ -48,6 +48,9 @@ struct SettingKey: Sendable {
     value("transparent", "TRANSPARENT", place, { Endpoint($0) }) { $0.transparent = $1 },
     value("keepSource", "KEEP_SOURCE", "true or false", { Bool($0) }) { $0.keepsSource = $1 },
     value("bypass", "BYPASS", "direct or refuse", { EntranceSettings.Bypass(rawValue: $0) }) { $0.bypass = $1 },
+    value("directCongestion", "DIRECT_CONGESTION", "kernel, cubic or bbr", { EntranceSettings.Congestion(rawValue: $0) }) {
+      $0.directCongestion = $1
+    },
     value("tunnel", "TUNNEL", place, { Endpoint($0) }) { $0.tunnel = $1 },
     value("probe", "PROBE", place, { Endpoint($0) }) { $0.probe = $1 },
     value("metrics", "METRICS", place, { Endpoint($0) }) { $0.metrics = $1 },

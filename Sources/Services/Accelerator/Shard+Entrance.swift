@@ -96,6 +96,7 @@ extension Shard {
     {
       return
     }
+    let control = settings.entrances.congestion.control
     dialler.dial(request.target, from: request.source) { [weak self, logger] result in
       switch result {
       case .failure(let why): client.refuse(why)
@@ -105,6 +106,7 @@ extension Shard {
           // so the answer is still the first that the client sees.
           let relays = try SplitRelay.join(client.channel, far)
           self?.noteDirect(request, reason, client.channel, relays)
+          if let control { for leg in [client.channel, far] { TCPSocket.setCongestionControl(leg, control) } }
           client.accept()
         } catch {  // the client has gone meanwhile
           logger.debug("split flow not joined", metadata: ["target": "\(request.target)", "error": "\(error)"])
