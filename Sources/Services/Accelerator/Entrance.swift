@@ -48,7 +48,7 @@ extension Entrance {
       .childChannelOption(.autoRead, value: false)
       .childChannelOption(.allowRemoteHalfClosure, value: true)
       .childChannelOption(.maxMessagesPerRead, value: 1)
-      .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: TargetDialler.readOctets))
+      .childChannelOption(.recvAllocator, value: growingReads(upTo: TargetDialler.readOctets))
     return TCPSocket.applicationOptions.reduce(bootstrap) { $0.childChannelOption($1.option, value: $1.value) }
   }
 }
