@@ -111,7 +111,10 @@ let services: [Target] = [
     ]),
   layer(
     "Services", "Lab",
-    ["Vocabulary", "Control", "Authentication", "Hypervisors", "LinuxNetwork", "WANEmulation", crypto]),
+    [
+      "Vocabulary", "Control", "Authentication", "Hypervisors", "LinuxNetwork", "WANEmulation", "Relay", "Sockets", crypto, nioCore,
+      nioPosix,
+    ]),
 ]
 
 let apps: [Target] = [

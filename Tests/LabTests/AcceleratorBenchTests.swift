@@ -81,6 +81,16 @@ struct BenchObjectTests {
     #expect(try make(1).count == 100_003)
   }
 
+  @Test("a text has thousands of words, some of them often")
+  func words() throws {
+    var supply = ObjectSupply(files: nil, seed: 1)
+    let text = String(decoding: try #require(try supply.next(.text, 500_000).first).octets, as: UTF8.self)
+    let counts = Dictionary(text.split(whereSeparator: \.isWhitespace).map { ($0, 1) }, uniquingKeysWith: +)
+    #expect(counts.count > 2_000)
+    let most = try #require(counts.values.max())
+    #expect(most > 100 && most < 10_000)
+  }
+
   @Test("an image's next version shares most of its pieces with the former, and not all")
   func versions() throws {
     let folder = NSTemporaryDirectory() + "longhaul-files-\(UUID().uuidString)"

@@ -42,8 +42,20 @@ struct AcceleratorBenchCommand: AsyncParsableCommand {
   @Option(help: "Minutes after which nothing new is begun.")
   var minutes = 40.0
 
+  @Flag(help: "Real programs through the pair, too: FTP and HTTP by curl, and keystrokes beside a download.")
+  var protocols = false
+
   @Flag(help: "Two minutes: 1 MB and 10 MB at 20 and 300 ms, twice, without other relays.")
   var quick = false
+
+  @Flag(
+    help:
+      "On loopback instead: how many octets a second one connection carries, for how much processor time, and what a ping of 32 octets takes. Does not need root."
+  )
+  var local = false
+
+  @Option(help: "Octets of each transfer with --local, or with K, M, G.")
+  var localSize: SizeList = "1073741824"
 
   @Option(parsing: .singleValue, help: "A further option of both accelerators; may be given several times.")
   var with: [String] = []
@@ -64,11 +76,12 @@ struct AcceleratorBenchCommand: AsyncParsableCommand {
     settings.losses = (quick ? [0] : loss.numbers).map { $0 / 100 }
     settings.sizes = quick ? [1_000_000, 10_000_000] : objects.sizes
     settings.contents = contents.values
-    settings.ways = quick ? [.longhaul, .cubic] : ways.values
+    settings.ways = quick && !local ? [.longhaul, .cubic] : ways.values
     settings.repeats = quick ? 2 : repeats
     settings.seed = seed
     settings.transferLimit = .seconds(quick ? 4 : limit)
     settings.budget = .seconds((quick ? 1.5 : minutes) * 60)
+    settings.measuresProtocols = protocols
     settings.options = with
     settings.logFolder = logs
     return settings
@@ -83,16 +96,35 @@ struct AcceleratorBenchCommand: AsyncParsableCommand {
 
   func run() async throws {
     if let jsonFile { try checkWritable(jsonFile, "--json") }
-    let bench = AcceleratorBench(settings, isQuiet: quiet)
-    let jsonFile = self.jsonFile
     let outcome = Outcome()
+    if local { try await runLocal(outcome) } else { try await runOnWAN(outcome) }
+    if let code = outcome.exitCode { throw code }
+  }
+
+  private func runLocal(_ outcome: Outcome) async throws {
+    var settings = settings
+    // TCP acceleration alone beside the rest: it is what a relay is compared with.
+    if !settings.ways.contains(.plain) { settings.ways.append(.plain) }
+    let octets = quick ? 128 << 20 : localSize.sizes.max() ?? 1 << 30
+    let bench = AcceleratorLocalBench(octets: octets, settings, isQuiet: quiet)
+    let jsonFile = self.jsonFile
     try await runUntilSignalled {
       let result = try await bench.run()
       if let jsonFile { try writeJSON(result, to: jsonFile) }
       print(result.report)
       outcome.finish(isGood: result.faults.isEmpty)
     }
-    if let code = outcome.exitCode { throw code }
+  }
+
+  private func runOnWAN(_ outcome: Outcome) async throws {
+    let bench = AcceleratorBench(settings, isQuiet: quiet)
+    let jsonFile = self.jsonFile
+    try await runUntilSignalled {
+      let result = try await bench.run()
+      if let jsonFile { try writeJSON(result, to: jsonFile) }
+      print(result.report)
+      outcome.finish(isGood: result.faults.isEmpty)
+    }
   }
 }
 

@@ -7,7 +7,9 @@ import Vocabulary
 struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench", abstract: "Measures Longhaul on this machine.",
-    subcommands: [HandoverBenchCommand.self, AcceleratorBenchCommand.self, SCTPBenchCommand.self, SessionsBenchCommand.self])
+    subcommands: [
+      HandoverBenchCommand.self, AcceleratorBenchCommand.self, SoakBenchCommand.self, SCTPBenchCommand.self, SessionsBenchCommand.self,
+    ])
 }
 
 /// `longhaul bench handover`.

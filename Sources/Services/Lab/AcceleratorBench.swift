@@ -95,6 +95,7 @@ struct AcceleratorBenchRun: Sendable {
     let server = try await ObjectServer(on: address, in: AcceleratorTopology.server)
     defer { server.stop() }
     var rows: [AcceleratorBenchResult.Row] = []
+    var protocols: [AcceleratorProtocols.Row] = []
     var leftOut: [String] = []
     var objects = ObjectSupply(files: files, seed: settings.seed &* 1_000_003 &+ UInt64(number) << 20)
     for way in ways {
@@ -137,10 +138,17 @@ struct AcceleratorBenchRun: Sendable {
           if let first = found.first, first.isComputed { (slow, slowRate) = (first, steady) }
         }
       }
+      if settings.measuresProtocols, way == .longhaul {
+        progress.step("real programs through the pair")
+        protocols = try await AcceleratorProtocols(
+          passage: passage, topology: topology, server: server, roundTrip: roundTrip, logs: folder.file(way.rawValue)
+        ).measure(&objects, kind: files == nil ? .text : .image)
+      }
     }
     return (
       AcceleratorBenchResult.Cell(
         rateMbps: rate.megabitsPerSecond, roundTripMilliseconds: roundTrip.milliseconds, lossPercent: loss * 100, rows: rows,
+        protocols: protocols,
         load: AcceleratorBenchResult.load, wan: topology.stop()), leftOut
     )
   }

@@ -46,6 +46,8 @@ package struct AcceleratorBenchResult: Codable, Sendable {
     package var roundTripMilliseconds: Double
     package var lossPercent: Double
     package var rows: [Row]
+    /// Real programs through the pair; empty if they were not asked for.
+    package var protocols: [AcceleratorProtocols.Row]
     /// The machine's load average when the cell was done: a busy machine is late.
     package var load: Double
     package var wan: [LinkReport]
@@ -71,9 +73,10 @@ package struct AcceleratorBenchResult: Codable, Sendable {
   /// What is wrong, in words; a target that was not met is a figure and no fault.
   package var faults: [String] {
     cells.flatMap { cell in
-      cell.rows.filter { !$0.complaints.isEmpty && $0.way.seesContents }.map { row in
-        "\(row.way.rawValue) \(cell.place), \(row.octets) octets, \(row.contents.rawValue), \(row.pass.rawValue): \(row.complaints.joined(separator: "; "))"
-      }
+      cell.protocols.filter { !$0.isRight }.map { "\($0.what) \(cell.place): not what was sent" }
+        + cell.rows.filter { !$0.complaints.isEmpty && $0.way.seesContents }.map { row in
+          "\(row.way.rawValue) \(cell.place), \(row.octets) octets, \(row.contents.rawValue), \(row.pass.rawValue): \(row.complaints.joined(separator: "; "))"
+        }
     }
   }
 }
@@ -110,6 +113,14 @@ extension AcceleratorBenchResult {
         "|---|---|---|---|---|---|---|---|---|---|---|",
       ]
       lines += cell.rows.map { "| \($0.cells.joined(separator: " | ")) |" }
+      guard !cell.protocols.isEmpty else { continue }
+      lines += ["", "| programs through the pair | octets | s | 99 of 100 within s | WAN KB | right |", "|---|---|---|---|---|---|"]
+      lines += cell.protocols.map { row in
+        String(
+          format: "| %@ | %d | %.3f | %@ | %.1f | %@ |", row.what, row.octets, row.seconds,
+          row.p99Seconds.map { String(format: "%.3f", $0) } ?? "-",
+          Double(row.wanOctets) / 1e3, row.isRight ? "yes" : "NO")
+      }
     }
     if !leftOut.isEmpty { lines += [""] + leftOut.map { "not measured: \($0)" } }
     if !faults.isEmpty { lines += [""] + faults.map { "FAULT: \($0)" } }

@@ -16,6 +16,8 @@ package struct AcceleratorBenchSettings: Sendable, Hashable {
   package var transferLimit = TimeSpan.seconds(12 as Int64)
   /// Nothing new is begun after this; what was left out is said.
   package var budget = TimeSpan.seconds(2_400 as Int64)
+  /// Real programs through the pair, too: FTP, HTTP, and somebody who types.
+  package var measuresProtocols = false
   /// Further options of both accelerators.
   package var options: [String] = []
   /// The program whose commands run the nodes; nil: this one.

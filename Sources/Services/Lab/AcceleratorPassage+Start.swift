@@ -18,6 +18,8 @@ struct RelayPlaces: Sendable {
   var roundTrip: TimeSpan
   /// Where logs, keys and caches go.
   var folder: String
+  /// The first of two, for the relays.
+  var port = 7_700
 
   func near(_ words: [String]) -> [String] { nearSpace?.command(words) ?? words }
   func far(_ words: [String]) -> [String] { farSpace?.command(words) ?? words }
@@ -28,7 +30,6 @@ extension AcceleratorPassage {
   /// Four connections are warmed one after another, each with 2 x bandwidth x delay of padding and at most 15 round trips of slow start: 4 x (1 + 7.5 s) at 500 ms.
   private static let warmLimit = TimeSpan.seconds(60 as Int64)
   private static let connections = 4
-  private static let firstPort = 7_700
 
   /// Starts it and waits until connections can be made through it.
   static func start(
@@ -64,7 +65,7 @@ extension AcceleratorPassage {
       try FileManager.default.setAttributes([.posixPermissions: 0o600], ofItemAtPath: keyFile)
     }
     let pair = LonghaulPair(
-      places: places, program: program, keyFile: keyFile, options: options, connections: connections, port: Self.firstPort)
+      places: places, program: program, keyFile: keyFile, options: options, connections: connections, port: places.port)
     far = [try await pair.startFar()]
     near = [try await pair.startNear(warms: warms)]
     entry = pair.entrance
@@ -88,7 +89,7 @@ extension AcceleratorPassage {
 
   private mutating func startRelays(_ places: RelayPlaces) async throws {
     try FileManager.default.createDirectory(atPath: places.folder, withIntermediateDirectories: true)
-    let port = Self.firstPort + 100
+    let port = places.port
     let nearPlace = "\(places.nearAddress):\(port)"
     // On loopback both have the same address.
     let farPlace = "\(places.farAddress):\(port + 1)"
@@ -141,7 +142,7 @@ extension AcceleratorPassage {
     let path = "\(places.folder)/haproxy-\(name).cfg"
     let text = """
       global
-        maxconn 20000
+        maxconn 4000
         nbthread 1
         tune.bufsize 262144
       defaults

@@ -51,7 +51,7 @@ package final class BenchObject: Sendable {
         octets += Array("\(dice >> 40)".utf8)
       } else {
         // The product of two even draws prefers low ranks, somewhat as languages do.
-        let rank = (dice >> 8 & 4_095) * (dice >> 20 & 4_095) >> 12
+        let rank = ((dice >> 8 & 4_095) * (dice >> 20 & 4_095)) >> 12
         octets += words[Int(rank)]
       }
       column += 1

@@ -42,6 +42,22 @@ enum LabSocket {
     return Int(UInt16(bigEndian: address.sin_port))
   }
 
+  /// So many consecutive ports of loopback that nobody listens on now; the first of them.
+  static func freePorts(_ count: Int) throws -> Int {
+    for _ in 0..<100 {
+      guard let any = Endpoint("127.0.0.1:0") else { break }
+      let first = try listen(on: any)
+      defer { close(first) }
+      let port = port(of: first)
+      let others = (1..<count).map { number -> Int32? in
+        Endpoint("127.0.0.1:\(port + number)").flatMap { try? listen(on: $0) }
+      }
+      for case let other? in others { close(other) }
+      if others.allSatisfy({ $0 != nil }) { return port }
+    }
+    throw LabError.network("there are no \(count) free ports side by side on loopback")
+  }
+
   /// - Parameter limit: for connecting, and for each later read and write.
   static func connect(to endpoint: Endpoint, limit: TimeSpan) throws -> Int32 {
     let connection = try make()
@@ -88,6 +104,19 @@ enum LabSocket {
   }
 
   static func write(_ text: String, to connection: Int32) -> Bool { Array(text.utf8).withUnsafeBytes { write($0, to: connection) } }
+
+  /// So many octets, or nil if they do not come.
+  static func read(_ connection: Int32, exactly wanted: Int) -> [UInt8]? {
+    var octets = [UInt8](repeating: 0, count: wanted)
+    var done = 0
+    while done < wanted {
+      let count = octets.withUnsafeMutableBytes { recv(connection, $0.baseAddress.map { $0 + done }, wanted - done, 0) }
+      if count < 0, errno == EINTR { continue }
+      guard count > 0 else { return nil }
+      done += count
+    }
+    return octets
+  }
 
   /// Everything up to the mark, which must come within 4 KiB; nil if it does not. One octet at a time, so that nothing behind the mark is taken.
   static func readHead(_ connection: Int32, upTo mark: String) -> String? {

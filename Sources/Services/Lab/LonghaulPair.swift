@@ -13,7 +13,7 @@ struct AcceleratorFeatures: Sendable {
   }
 
   /// TCP acceleration alone.
-  var withoutCodec: [String] { ["--no-compression"] }
+  var withoutCodec: [String] { ["--no-compression"] + (hasCache ? ["--no-cache"] : []) }
 }
 
 /// Two accelerators, a near the applications and b near the targets, as docs/operations/accelerator.md starts them.
@@ -36,7 +36,7 @@ struct LonghaulPair: Sendable {
 
   /// Each has a cache of its own, unless the options say that there is none.
   private func cache(_ name: String) -> [String] {
-    AcceleratorFeatures(program).hasCache && !options.contains("--no-cache") && !options.contains("--no-compression")
+    AcceleratorFeatures(program).hasCache && !options.contains("--no-cache")
       ? ["--cache", "\(places.folder)/cache-\(name)"] : []
   }
 

@@ -78,8 +78,12 @@ package final class RunFolder: Sendable {
 
   /// Copies the logs of all parts to where the user wants them; those of one part, if it has a folder of its own within this one.
   func keepLogs(in folder: String, from part: String = "") {
+    RunFolder.keepLogs(of: part, from: part.isEmpty ? RunFolder.path : file(part), in: folder)
+  }
+
+  /// Copies all logs of a folder, with a part's name before theirs if there is one.
+  static func keepLogs(of part: String, from source: String, in folder: String) {
     let manager = FileManager.default
-    let source = part.isEmpty ? RunFolder.path : file(part)
     try? manager.createDirectory(atPath: folder, withIntermediateDirectories: true)
     for name in (try? manager.contentsOfDirectory(atPath: source)) ?? [] where name.hasSuffix(".log") {
       let copy = "\(folder)/\(part.isEmpty ? "" : part + "-")\(name)"
