@@ -91,7 +91,7 @@ extension Loopback {
         _ = try await trio.download(second, from: "127.0.0.1")
         trio.pair.b.handle(.fill(peer: "c", service: Self.source, holdMilliseconds: 30_000))
         try await trio.logOfB.wait(for: "c has been told", times: 2)
-        #expect(try await trio.download(second, from: "127.0.0.2") <= second.count / 100)
+        #expect(try await trio.download(second, from: "127.0.0.2") <= second.count / 20)  // a busy machine may break some chunks
       }
     }
 

@@ -37,8 +37,6 @@ final class ForgetfulStore: ChunkStore {
   func fetch(_ name: ChunkName, on loop: any EventLoop, then: @escaping @Sendable (ByteBuffer?) -> Void) {
     if isForgotten { loop.execute { then(nil) } } else { store.fetch(name, on: loop, then: then) }
   }
-  func believe(_ names: [ChunkName], of peer: PeerSlot) { store.believe(names, of: peer) }
-  func beliefs(about names: [ChunkName]) -> [PeerBelief] { store.beliefs(about: names) }
   func recent(_ limit: Int) -> [ChunkReference] { store.recent(limit) }
   func believe(_ belief: PeerBelief) { store.believe(belief) }
   func beliefs(about names: [ChunkName]) -> [PeerBelief] { store.beliefs(about: names) }
