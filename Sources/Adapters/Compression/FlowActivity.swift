@@ -9,11 +9,15 @@ struct FlowActivity: Sendable {
   private var span = TimeSpan.milliseconds(Int64(1))
   private var octets = 0
   private var before = 0
+  private var last = Instant.zero
 
   mutating func note(_ count: Int, at now: Instant) {
     roll(now)
     octets += count
+    last = now
   }
+
+  func isQuiet(at now: Instant, for span: TimeSpan) -> Bool { now - last >= span }
 
   mutating func isBulk(at now: Instant, within span: TimeSpan) -> Bool {
     self.span = span

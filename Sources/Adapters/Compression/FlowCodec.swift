@@ -41,6 +41,7 @@ package final class FlowCodec {
   private var chunkEncoder: ChunkEncoder?
   private var activity = FlowActivity()
   private var linkIsFull = false
+  private var sentBeforeRest = 0
   // Receiving. Nil once all has come.
   private var decompressor: FlowDecoder?
   private var chunkDecoder: ChunkDecoder?
@@ -92,12 +93,17 @@ extension FlowCodec {
   ///   - cut: the longest frame, in octets before compression.
   ///   - mayName: false while too much is pinned: all goes out in full.
   ///   - linkIsFull: octets wait for the tunnel, so that what is made smaller now is sooner there.
-  package func send(_ plain: ByteBuffer, cut: Int, mayName: Bool = true, linkIsFull: Bool = false, at now: Instant) {
+  ///   - couldSend: since the last octets nothing but the application kept the flow from sending: if it was quiet, it had nothing more to say.
+  package func send(
+    _ plain: ByteBuffer, cut: Int, mayName: Bool = true, linkIsFull: Bool = false, couldSend: Bool = false, at now: Instant
+  ) {
     self.linkIsFull = linkIsFull
     statistics.plainSent += plain.readableBytes
+    let wasQuiet = couldSend && activity.isQuiet(at: now, for: FlowCodec.quiet)
     activity.note(plain.readableBytes, at: now)
     guard chunkEncoder != nil, let cache else { return put(plain, cut) }
     chunkEncoder?.allowsReferences = mayName
+    if wasQuiet { pause() }
     chunkEncoder?.append(
       plain, isShared: { cache.isShared($0) },
       learned: { cache.learned($0, $1) })
@@ -109,6 +115,20 @@ extension FlowCodec {
     guard heldOctets > 0, let cache else { return }
     chunkEncoder?.flush(isShared: { cache.store.isShared($0, with: cache.peer) })
     takePieces(cut)
+  }
+
+  /// To be called every few seconds. A flow that has said nothing since the last time has said a whole: its open chunk, up to 32 KiB at either end, is learned and needs no memory any more.
+  package func rest(cut: Int) {
+    defer { sentBeforeRest = statistics.plainSent }
+    guard statistics.plainSent == sentBeforeRest, chunkEncoder != nil else { return }
+    pause()
+    takePieces(cut)
+  }
+
+  private func pause() {
+    guard let cache else { return }
+    chunkEncoder?.pause(
+      isShared: { cache.isShared($0) }, learned: { cache.learned($0, $1) })
   }
 
   /// No more is sent: what is held goes out. What was named stays pinned until the peer has found it.
@@ -194,7 +214,7 @@ extension FlowCodec {
   private static func now() -> Instant { Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)) }
 
   /// For a flow that has been idle for long: frees what it keeps only to be better prepared (a zstd context is 0.5 MB at each end).
-  package func rest() {
+  package func shrink() {
     if let end = compressor?.rest(reserving: FlowCodec.headerRoom) {
       statistics.wireSent += end.readableBytes
       frames.append(.data(end))
@@ -203,6 +223,8 @@ extension FlowCodec {
     chunkDecoder?.trim()
   }
 
+  /// What a flow said before it was silent for so long is a whole: longer than the pauses of one who sends what it has, shorter than the round trips on which an answer waits for the next question.
+  private static let quiet = TimeSpan.milliseconds(Int64(20))
   /// Octets that are free in front of what has been compressed, for the header of whoever carries it.
   package static let headerRoom = 8
 }

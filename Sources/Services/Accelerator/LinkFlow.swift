@@ -18,6 +18,8 @@ final class LinkFlow {
   var hasEnded = false
   /// Octets of the codec's pins that its link has counted.
   var countedPins = 0
+  /// How often its link had been full when it sent last.
+  var fillings = 0
   /// Since when octets are held for the end of their chunk.
   var heldSince: Instant?
 

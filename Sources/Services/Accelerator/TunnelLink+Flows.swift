@@ -263,7 +263,8 @@ extension TunnelLink: FlowTransport {
     touch(flow)
     flow.codec.send(
       plain, cut: cut(for: flow), mayName: pinnedOctets < TunnelLink.maximumPinned, linkIsFull: hub?.isStarved == true,
-      at: TunnelLink.now())
+      couldSend: flow.fillings == fillings, at: TunnelLink.now())
+    flow.fillings = fillings
     noteLiterals(of: flow)
     countPins(of: flow)
   }
@@ -332,20 +333,9 @@ extension TunnelLink {
   /// A flow that has said nothing for so long gives up what it keeps only to be better prepared: some 1 MB becomes some KB.
   static let idle = TimeSpan.seconds(Int64(30))
 
-  private func touch(_ flow: LinkFlow) {
+  func touch(_ flow: LinkFlow) {
     flow.lastActive = TunnelLink.now()
     flow.isResting = false
-  }
-
-  /// Looked at with each PING.
-  func restIdleFlows() {
-    guard let context, !isClosed else { return }
-    let now = TunnelLink.now()
-    for flow in flows.values where !flow.isResting && !flow.hasSentEnd && now - flow.lastActive >= TunnelLink.idle {
-      flow.isResting = true
-      flow.codec.rest()
-      writeFrames(of: flow, context)
-    }
   }
 }
 
@@ -365,6 +355,22 @@ extension TunnelLink {
     writeFrames(of: flow, context)
   }
 
+  /// With each PONG, so every 5 s: flows that say nothing need no memory for chunks, and those that have said nothing for long none for zstd.
+  func restFlows() {
+    guard let context else { return }
+    let now = TunnelLink.now()
+    for flow in flows.values where !flow.hasSentEnd {
+      flow.codec.rest(cut: cut(for: flow))
+      if !flow.isResting, now - flow.lastActive >= TunnelLink.idle {
+        flow.isResting = true
+        flow.codec.shrink()
+      }
+      writeFrames(of: flow, context)
+      countPins(of: flow)
+    }
+    context.flush()
+  }
+
   private func watchHolding() {
     guard holdTask == nil, !holding.isEmpty else { return }
     holdTask = loop.assumeIsolated().scheduleTask(in: .nanoseconds(hold.nanoseconds)) { [weak self] in self?.releaseHeld() }
@@ -373,7 +379,10 @@ extension TunnelLink {
   private func releaseHeld() {
     holdTask = nil
     let now = TunnelLink.now()
+    // While the channel is full nothing would leave sooner, and the rest of the chunk waits for the same room.
+    let isFull = space == 0
     for flow in holding {
+      if isFull, flow.codec.heldOctets > 0 { continue }
       guard flow.codec.heldOctets > 0, let since = flow.heldSince, now - since < hold else {
         if flow.codec.heldOctets > 0 { release(flow) }
         flow.heldSince = nil

@@ -76,6 +76,8 @@ final class TunnelLink: ChannelInboundHandler {
   var holdTask: Scheduled<Void>?
   /// Identifiers of flows that are over, kept from use until nothing can be asked of them.
   var resting: Set<FlowID> = []
+  /// How often the channel has been full.
+  var fillings = 0
   /// Flows that have sent in this turn.
   var hasSent: [LinkFlow] = []
   private var timer: (at: Instant, task: Scheduled<Void>)?
@@ -229,7 +231,7 @@ extension TunnelLink {
   }
 
   func channelWritabilityChanged(context: ChannelHandlerContext) {
-    if context.channel.isWritable { hub?.transportHasSpace() }
+    if context.channel.isWritable { hub?.transportHasSpace() } else { fillings += 1 }
   }
 
   func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -277,7 +279,9 @@ extension TunnelLink {
       case .established(let hello): establish(hello)
       case .flow(let id, let frame, let terms): receive(frame, terms, on: id)
       case .coded(let id, let frame): receive(frame, on: id)
-      case .roundTrip(let span): roundTrip = span
+      case .roundTrip(let span):
+        roundTrip = span
+        restFlows()
       case .warm(let request): events.warm(self, request)
       case .have(let have): events.have(have)
       case .leaving: peerLeaves()
@@ -297,7 +301,6 @@ extension TunnelLink {
       guard let self else { return }
       self.timer = nil
       self.engine.handleDeadline(at: TunnelLink.now())
-      self.restIdleFlows()
       self.drain()
     }
     timer = (deadline, task)
