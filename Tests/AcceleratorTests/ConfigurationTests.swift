@@ -38,6 +38,7 @@ struct ConfigurationTests {
     classes:
       - {class: bulk, tenants: backup}
       - {class: interactive, ports: [22, 5000-5100], targets: [10.2.0.0/16], sources: [10.1.0.0/16]}
+    weights: {interactive: 12, bulk: 2}
     """
 
   private func read(_ yaml: String, flags: AcceleratorDraft = AcceleratorDraft()) throws -> AcceleratorSettings {
@@ -60,6 +61,7 @@ struct ConfigurationTests {
     #expect(settings.peers == [.init("b=10.2.0.5:7700")!] && settings.routes == [.init("10.2.0.0/24=b")!])
     #expect(settings.rateLimit == .megabitsPerSecond(96) && settings.connectionsPerPeer == 8 && settings.loops == 2)
     #expect(!settings.compresses && settings.drain == .milliseconds(2_500 as Int64))
+    #expect(settings.weights == FlowScheduler.Weights(interactive: 12, normal: 3, bulk: 2))
     #expect(settings.maximumFlows == 5_000 && settings.memory == 512 << 20)
     #expect(
       settings.tenants == [
@@ -113,6 +115,7 @@ struct ConfigurationTests {
       ("limits: {flows: 0}", "settings a.yaml:4: limits.flows: \"0\" is not a number from 1 to 1000000"),
       ("tenants: [{name: \(String(repeating: "x", count: 33))}]", "settings a.yaml:4: tenants[0].name: "),
       ("tenants: [{name: a, prefixes: [10.0.0.0/99]}]", "settings a.yaml:4: tenants[0].prefixes: \"10.0.0.0/99\" is not a prefix"),
+      ("weights: {bulk: 0}", "settings a.yaml:4: weights.bulk: \"0\" is not a number from 1 to 1000"),
       ("classes: [{class: fast}]", "settings a.yaml:4: classes[0].class: \"fast\" is not one of interactive, normal, bulk"),
       ("classes: [{class: bulk, ports: 9-3}]", "settings a.yaml:4: classes[0].ports: \"9-3\" is not a port or a range as 5000-5100"),
       ("classes: [{class: bulk, tenants: [x]}]", "settings a.yaml:4: classes[0].tenants: \"x\" is not the name of a tenant above"),

@@ -48,6 +48,51 @@ struct SchedulerTests {
     #expect(scheduler.next() == FlowID(1))
   }
 
+  @Test("comes for each of several flows that type before a download's, and the download still has its part")
+  func several() {
+    var scheduler = FlowScheduler()
+    scheduler.wait(FlowID(1), .bulk)
+    for id in 2...5 { scheduler.wait(FlowID(UInt32(id)), .interactive) }
+    for id in 2...5 {
+      #expect(scheduler.next() == FlowID(UInt32(id)))
+      scheduler.passed(100, .interactive)
+    }
+    #expect(scheduler.next() == FlowID(1))
+  }
+
+  @Test("does not count what passed while nobody waited")
+  func uncontended() {
+    var scheduler = FlowScheduler()
+    scheduler.passed(1 << 40, .normal)
+    scheduler.wait(FlowID(1), .bulk)
+    scheduler.wait(FlowID(2), .normal)
+    var normal = 0
+    for _ in 0..<400 {
+      guard let id = scheduler.next() else { break }
+      let priority: FlowPriority = id == FlowID(1) ? .bulk : .normal
+      if priority == .normal { normal += 1 }
+      scheduler.passed(1_000, priority)
+      scheduler.wait(id, priority)
+    }
+    #expect((295...305).contains(normal), "three quarters, and it is \(normal) of 400")
+  }
+
+  @Test("is shared as other weights say where they are given")
+  func otherWeights() {
+    var scheduler = FlowScheduler(.init(interactive: 1, normal: 1, bulk: 3))
+    scheduler.wait(FlowID(1), .bulk)
+    scheduler.wait(FlowID(2), .normal)
+    var bulk = 0
+    for _ in 0..<400 {
+      guard let id = scheduler.next() else { break }
+      let priority: FlowPriority = id == FlowID(1) ? .bulk : .normal
+      if priority == .bulk { bulk += 1 }
+      scheduler.passed(1_000, priority)
+      scheduler.wait(id, priority)
+    }
+    #expect((295...305).contains(bulk))
+  }
+
   @Test("passes a flow over that is gone, and keeps the place of one that says again that it waits")
   func gone() {
     var scheduler = FlowScheduler()

@@ -131,6 +131,9 @@ extension FlowHub {
     pump()
   }
 
+  /// What each class gets of a full transport. Before any flow is opened.
+  package func setWeights(_ weights: FlowScheduler.Weights) { scheduler = FlowScheduler(weights) }
+
   /// Which flows this one goes before; `normal`, which all are at first, is by what it does.
   package func setPriority(_ priority: FlowPriority, of id: FlowID) { flows[id]?.priority = priority }
 
@@ -226,10 +229,11 @@ extension FlowHub {
 
   func relay(_ relay: SocketRelay, read bytes: ByteBuffer) {
     guard let entry = flows[relay.flow], entry.relay === relay else { return }
-    scheduler.passed(bytes.readableBytes, entry.effectivePriority)
     if entry.priority == .normal {
       flows[relay.flow]?.pace.note(bytes.readableBytes, at: Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)))
     }
+    // What makes a flow a normal one is not the interactive ones' to answer for.
+    scheduler.passed(bytes.readableBytes, flows[relay.flow]?.effectivePriority ?? entry.effectivePriority)
     var bytes = bytes
     while let part = bytes.readSlice(length: min(maximumDataOctets, bytes.readableBytes)), part.readableBytes > 0 {
       table.send(part, on: relay.flow)

@@ -11,7 +11,7 @@ extension AcceleratorDraft {
   /// Of one tenant or rule.
   static let maximumListed = 64
 
-  private static let lists = ["forwards", "peers", "routes", "limits", "tenants", "classes"]
+  private static let lists = ["forwards", "peers", "routes", "limits", "tenants", "classes", "weights"]
 
   /// Reads one YAML file. Paths in it count from its folder.
   package init(contentsOf path: String) throws(SettingsError) {
@@ -36,6 +36,7 @@ extension AcceleratorDraft {
     }
     tenants = try AcceleratorDraft.tenants(of: top)
     classes = try AcceleratorDraft.classes(of: top, tenants: tenants ?? [])
+    weights = try AcceleratorDraft.weights(of: top)
     try takeLimits(of: top)
   }
 
@@ -116,6 +117,16 @@ extension AcceleratorDraft {
     }
     guard rules.count <= FlowClassifier.maximumRules else { throw top.error("classes", "more than \(FlowClassifier.maximumRules) rules") }
     return FlowClassifier(rules)
+  }
+
+  private static func weights(of top: SettingsReader) throws(SettingsError) -> FlowScheduler.Weights? {
+    guard let node = top.node("weights") else { return nil }
+    let reader = try SettingsReader(node, file: top.file, path: "weights", keys: ["interactive", "normal", "bulk"])
+    var weights = FlowScheduler.Weights()
+    if let weight = try reader.optionalNumber("interactive", 1...1_000) { weights.interactive = Int(weight) }
+    if let weight = try reader.optionalNumber("normal", 1...1_000) { weights.normal = Int(weight) }
+    if let weight = try reader.optionalNumber("bulk", 1...1_000) { weights.bulk = Int(weight) }
+    return weights
   }
 
   // MARK: Values

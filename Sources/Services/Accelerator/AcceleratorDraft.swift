@@ -36,6 +36,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
   package var memory: Int?
   package var tenants: [Tenant]?
   package var classes: FlowClassifier?
+  package var weights: FlowScheduler.Weights?
 
   package init() {}
 
@@ -76,6 +77,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
     take(\.memory)
     take(\.tenants)
     take(\.classes)
+    take(\.weights)
     return whole
   }
 
@@ -99,6 +101,7 @@ package struct AcceleratorDraft: Sendable, Hashable {
     settings.maximumFlows = maximumFlows
     settings.tenants = tenants ?? []
     settings.classes = classes ?? FlowClassifier()
+    settings.weights = weights ?? FlowScheduler.Weights()
     if let drain { settings.drain = drain }
     if let memory { settings.memory = memory }
     try settings.check()

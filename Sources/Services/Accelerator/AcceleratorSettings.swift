@@ -83,6 +83,8 @@ package struct AcceleratorSettings: Sendable {
   package var memory = AcceleratorSettings.defaultMemory
   package var tenants: [Tenant] = []
   package var classes = FlowClassifier()
+  /// What each class gets of a full tunnel connection.
+  package var weights = FlowScheduler.Weights()
   /// Who keeps the certificate fresh.
   package var authority: Location?
   /// The tunnels to all peers are warmed as soon as they are up, and kept so, without an order of the controller. Needs `rateLimit`.

@@ -48,7 +48,7 @@ extension Shard {
       nonce: EndpointKey.randomOctets(TunnelLimits.nonceOctets), store: store?.identity ?? 0)
     let setup = TunnelLink.Setup(
       role: role, hello: hello, prover: security.prover(behind: gate), limits: settings.limits, compresses: settings.compresses,
-      store: store, effort: effort, services: services,
+      weights: settings.weights, store: store, effort: effort, services: services,
       congestion: CongestionPolicy(isPaced: settings.rateLimit != nil, keepsIdleWindows: keepsIdleWindows), logger: logger)
     let events = TunnelLink.Events(
       established: { [weak self] link, hello in

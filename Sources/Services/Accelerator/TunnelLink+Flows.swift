@@ -36,6 +36,7 @@ extension TunnelLink {
     }
     hub.onPassedOn = { [weak self] id in self?.passedOn(id) }
     hub.attach(transport: self)
+    hub.setWeights(setup.weights)
     maximumFlows = limits.maximumFlows
     self.hub = hub
     peer = hello

@@ -23,6 +23,7 @@ final class TunnelLink: ChannelInboundHandler {
     var prover: TunnelProver
     var limits: FlowLimits
     var compresses: Bool
+    var weights = FlowScheduler.Weights()
     /// The byte cache; nil for none.
     var store: (any ChunkStore)?
     var effort: CompressionEffort
