@@ -33,6 +33,10 @@ struct InPath: Sendable {
   static let rulesOfB = InterceptionRules(family: .v4, listener: nil, interfaces: [], prefixes: [])
 
   static func with(_ body: @escaping @Sendable (InPath) async throws -> Void) async throws {
+    for old in Namespace.all(prefix: "lhpath") {  // of a process that was killed
+      let pid = old.name.dropFirst("lhpath".count).prefix { $0.isNumber }
+      if let pid = pid_t(pid), kill(pid, 0) != 0 { old.delete() }
+    }
     let path = InPath()
     for host in path.all {
       host.delete()
