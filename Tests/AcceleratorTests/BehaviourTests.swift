@@ -154,6 +154,34 @@ extension Loopback {
       }
     }
 
+    @Test("no wrong octet arrives where the sender's chunks are not what their names say, and the peer asks for them")
+    func forged() async throws {
+      let (here, there) = (ForgedStore(capacity: 64 << 20), ForgetfulStore(capacity: 64 << 20, seed: 1))
+      try await Pair.with(.init(storeOfA: here, storeOfB: there)) { pair in
+        let bytes = pattern(4 << 20, seed: 11)
+        let (client, server) = try await pair.flow()
+        #expect(try await exchange(client, bytes, server, []).atServer == bytes)
+        there.lose()
+        here.lie()
+        let (again, serverAgain) = try await pair.flow()
+        async let sending: Void? = onThread {
+          try? again.write(bytes); again.endOutput()
+        }
+        let (got, isReset) = try await onThread {
+          var got: [UInt8] = []
+          do {
+            while case let part = try serverAgain.read(), !part.isEmpty { got += part }
+            return (got, false)
+          } catch let failure as Socket.Failure where failure.code == ECONNRESET {
+            return (got, true)
+          }
+        }
+        _ = try await sending
+        // All of it, or the beginning and a RST: never anything else.
+        #expect(isReset ? bytes.starts(with: got) : got == bytes)
+      }
+    }
+
     @Test("a network that is unreachable is reported as that, by every entrance", arguments: WayIn.allCases)
     func unreachable(wayIn: WayIn) async throws {
       let nowhere = "224.0.0.1"  // TCP has no multicast: Linux says ENETUNREACH, whatever the machine's routes are

@@ -5,6 +5,37 @@ import Synchronization
 import TestSupport
 import Vocabulary
 
+/// A store in which another chunk stands under each name, as if somebody had forged the names, once it has been told to lie.
+final class ForgedStore: ChunkStore {
+  private let inner: MemoryChunkStore
+  private let isLying = Mutex(false)
+
+  init(capacity: Int) { inner = MemoryChunkStore(capacity: capacity) }
+
+  func lie() { isLying.withLock { $0 = true } }
+
+  private func forged(_ bytes: ByteBuffer?) -> ByteBuffer? {
+    guard var bytes, isLying.withLock({ $0 }), let first = bytes.getInteger(at: bytes.readerIndex, as: UInt8.self) else { return bytes }
+    bytes.setInteger(first ^ 1, at: bytes.readerIndex)
+    return bytes
+  }
+
+  var identity: UInt64 { inner.identity }
+  func slot(of peer: NodeID, store: UInt64) -> PeerSlot { inner.slot(of: peer, store: store) }
+  func contains(_ name: ChunkName) -> Bool { inner.contains(name) }
+  func isShared(_ name: ChunkName, with peer: PeerSlot) -> Bool { inner.isShared(name, with: peer) }
+  func forget(_ name: ChunkName, of peer: PeerSlot) { inner.forget(name, of: peer) }
+  func put(_ name: ChunkName, _ bytes: ByteBuffer, sharedWith peer: PeerSlot?) { inner.put(name, bytes, sharedWith: peer) }
+  func take(_ name: ChunkName) -> ByteBuffer? { forged(inner.take(name)) }
+  func fetch(_ name: ChunkName, on loop: any EventLoop, then: @escaping @Sendable (ByteBuffer?) -> Void) {
+    inner.fetch(name, on: loop) { then(self.forged($0)) }
+  }
+  func recent(_ limit: Int) -> [ChunkReference] { inner.recent(limit) }
+  func believe(_ names: [ChunkName], of peer: PeerSlot) { inner.believe(names, of: peer) }
+  func beliefs(about names: [ChunkName]) -> [PeerBelief] { inner.beliefs(about: names) }
+  var figures: ChunkStoreFigures { inner.figures }
+}
+
 /// A store that forgets chunks at moments that a seed decides, between being asked whether it has one and being asked for it, too.
 final class ForgetfulStore: ChunkStore {
   private let inner: Mutex<MemoryChunkStore>

@@ -57,7 +57,7 @@ struct InPath: Sendable {
 
   /// Runs a's accelerator, which intercepts, and with `isPaired` b's as well.
   func running(
-    isPaired: Bool, keepsSource: Bool = true, log: LogBook = LogBook(),
+    isPaired: Bool, keepsSource: Bool = true, congestion: EntranceSettings.Congestion = .kernel, log: LogBook = LogBook(),
     _ body: @escaping @Sendable (AcceleratorService, AcceleratorService) async throws -> Void
   )
     async throws
@@ -67,6 +67,7 @@ struct InPath: Sendable {
     var settingsOfA = AcceleratorSettings(node: "a", keyFile: key)
     settingsOfA.entrances.transparent = InPath.entrance
     settingsOfA.entrances.keepsSource = keepsSource
+    settingsOfA.entrances.congestion = congestion
     if isPaired {
       settingsOfA.peers = [.init(node: "b", tunnel: InPath.tunnel)]
       settingsOfA.routes = [.init(prefix: InPath.prefixOfServer, peer: "b")]

@@ -123,6 +123,19 @@ extension Loopback {
       }
     }
 
+    @Test("and goes directly has the congestion control of the policy on both legs", arguments: [EntranceSettings.Congestion.cubic, .bbr])
+    func congestion(control: EntranceSettings.Congestion) async throws {
+      try await InPath.with { path in
+        try await path.running(isPaired: false, congestion: control) { _, _ in
+          let (client, server, _) = try await path.flow()
+          try client.write([1])
+          #expect(try await onThread { try server.read(exactly: 1) } == [1])  // it is joined, then
+          let words = try Shell.run(path.a.command(["ss", "-tinH"])).split(whereSeparator: \.isWhitespace)
+          #expect(words.count { $0 == control.rawValue } == 2, "\(words)")
+        }
+      }
+    }
+
     @Test("is not what a connection to the entrance itself is: that one is reset")
     func toTheEntranceItself() async throws {
       try await InPath.with { path in
