@@ -177,6 +177,7 @@ extension Loopback {
           }
         }
         _ = try await sending
+        #expect(try await pair.a.statistics().missingSent > 0 || isReset, "the peer asked for nothing, so nothing was shown")
         // All of it, or the beginning and a RST: never anything else.
         #expect(isReset ? bytes.starts(with: got) : got == bytes)
       }
