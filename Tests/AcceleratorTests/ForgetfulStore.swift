@@ -31,7 +31,7 @@ final class ForgedStore: ChunkStore {
     inner.fetch(name, on: loop) { then(self.forged($0)) }
   }
   func recent(_ limit: Int) -> [ChunkReference] { inner.recent(limit) }
-  func believe(_ names: [ChunkName], of peer: PeerSlot) { inner.believe(names, of: peer) }
+  func believe(_ belief: PeerBelief) { inner.believe(belief) }
   func beliefs(about names: [ChunkName]) -> [PeerBelief] { inner.beliefs(about: names) }
   var figures: ChunkStoreFigures { inner.figures }
 }
