@@ -186,9 +186,10 @@ package struct AcceleratorLocalBench: Sendable {
     }
     guard LabSocket.write("TAKE\n", to: connection) else { throw LabError.downloadFailed("nothing could be sent") }
     LabSocket.setLimit(connection, standstill)
-    let piece = BenchObject.random(256 << 10, seed: 2).octets
     var taken = 0
     while taken < mostTaken {
+      // Always new: of octets that come again a cache may take more, since it holds them once.
+      let piece = BenchObject.random(256 << 10, seed: UInt64(taken)).octets
       let count = send(connection, piece, piece.count, Int32(MSG_NOSIGNAL))
       if count < 0, errno == EINTR { continue }
       guard count > 0 else { break }

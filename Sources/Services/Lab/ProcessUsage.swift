@@ -11,7 +11,7 @@ struct ProcessUsage: Sendable {
   var descriptors = 0
 
   init(of processes: [pid_t]) {
-    for pid in processes {
+    for pid in processes.flatMap({ [$0] + ProcessUsage.children(of: $0) }) {
       var clock = clockid_t()
       var time = timespec()
       if clock_getcpuclockid(pid, &clock) == 0, clock_gettime(clock, &time) == 0 {
@@ -22,6 +22,12 @@ struct ProcessUsage: Sendable {
       residentOctets += ProcessUsage.memory("VmRSS:", of: pid)
       descriptors += (try? FileManager.default.contentsOfDirectory(atPath: "/proc/\(pid)/fd").count) ?? 0
     }
+  }
+
+  /// Those that it has now: a relay may have one for each connection. (proc(5): /proc/PID/task/TID/children)
+  private static func children(of pid: pid_t) -> [pid_t] {
+    let text = (try? String(contentsOfFile: "/proc/\(pid)/task/\(pid)/children", encoding: .utf8)) ?? ""
+    return text.split(separator: " ").compactMap { pid_t($0) }
   }
 
   /// cutime and cstime, the 16th and 17th fields of /proc/PID/stat (proc(5)); the second is in brackets and may have blanks.
