@@ -79,9 +79,10 @@ extension Loopback {
           var second = first
           second.entrance = Endpoint("127.0.0.9:1")!
           second.loops = 3
+          second.cache = .none
           return second
         }
-        try await log.wait(for: "settings: entrance, loops changed; that counts after a restart")
+        try await log.wait(for: "settings: entrance, loops, cache changed; that counts after a restart")
         _ = try await onThread { try Socket.connect(places.entrance!.port) }
       }
     }

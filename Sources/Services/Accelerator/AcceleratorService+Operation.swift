@@ -66,9 +66,10 @@ extension AcceleratorSettings {
     return [
       name("node", \.node), name("site", \.site), name("keyFile", \.keyFile), name("certificates", \.certificates),
       name("authority", \.authority), name("entrance", \.entrance), name("socks", \.entrances.socks),
-      name("forwards", \.entrances.forwards), name("transparent", \.entrances.transparent), name("tunnel", \.tunnel),
-      name("probe", \.probe),
+      name("forwards", \.entrances.forwards), name("transparent", \.entrances.transparent),
+      name("keepSource", \.entrances.keepsSource), name("tunnel", \.tunnel), name("probe", \.probe),
       name("metrics", \.metrics), name("controller", \.controller), name("loops", \.loops),
+      name("cache", \.cache),
     ].compactMap { $0 }
   }
 
@@ -84,11 +85,13 @@ extension AcceleratorSettings {
     taken.entrances.socks = old.entrances.socks
     taken.entrances.forwards = old.entrances.forwards
     taken.entrances.transparent = old.entrances.transparent
+    taken.entrances.keepsSource = old.entrances.keepsSource
     taken.tunnel = old.tunnel
     taken.probe = old.probe
     taken.metrics = old.metrics
     taken.controller = old.controller
     taken.loops = old.loops
+    taken.cache = old.cache
     return taken
   }
 }
