@@ -66,8 +66,12 @@ let adapters: [Target] = [
   layer("Adapters", "Relay", ["Vocabulary", "Flows", nioCore, nioPosix, logging]),
   layer(
     "Adapters", "Carriers",
-    ["Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", "Certificates", "Sealing", nioCore, nioPosix, nioHTTP1, logging]),
-  layer("Adapters", "Compression", ["Vocabulary", "CZstd", "Dedup", "ChunkStores", crypto, nioCore, collections]),
+    [
+      "Vocabulary", "SCTP", "Flows", "Relay", "Sockets", "Authentication", "Certificates", "Sealing", "Dedup", "Compression", "ChunkStores",
+      nioCore,
+      nioPosix, nioHTTP1, logging,
+    ]),
+  layer("Adapters", "Compression", ["Vocabulary", "CZstd", "Dedup", "Flows", "Relay", "ChunkStores", crypto, nioCore, collections]),
   layer("Adapters", "ChunkStores", ["Vocabulary", "Dedup", "CChecksum", "CStorage", crypto, nioCore, nioPosix, collections, logging]),
   layer("Adapters", "Telemetry", ["Vocabulary", "Sockets", nioCore, nioPosix, nioHTTP1, logging]),
   layer("Adapters", "Interception", ["Vocabulary", "Flows", "Relay", nioCore, nioPosix, nioHTTP1, logging]),
@@ -82,16 +86,14 @@ let services: [Target] = [
   layer(
     "Services", "Agent",
     [
-      "Vocabulary", "SCTP", "Flows", "Control", "Authentication", "Relay", "Sockets", "Carriers", "Certificates", "ControlLink", nioCore,
-      nioPosix, logging,
+      "Vocabulary", "SCTP", "Flows", "Control", "Authentication", "Relay", "Sockets", "Carriers", "Certificates", "ChunkStores",
+      "ControlLink", nioCore, nioPosix, logging,
     ]),
   layer(
     "Services", "Client",
     [
       "Vocabulary", "SCTP", "Flows", "Control", "Paths", "Authentication", "Relay", "Sockets", "Carriers", "Certificates", "Interception",
-      "Probing",
-      "ControlLink",
-      nioCore, nioPosix, logging,
+      "Probing", "ChunkStores", "ControlLink", nioCore, nioPosix, logging,
     ]),
   layer(
     "Services", "Accelerator",
@@ -118,11 +120,12 @@ let services: [Target] = [
 ]
 
 let apps: [Target] = [
-  layer("App", "CommandSupport", ["Agent", "Enrolment", "Sockets", "Vocabulary", argumentParser, logging]),
+  layer("App", "CommandSupport", ["Agent", "ChunkStores", "Enrolment", "Sockets", "Vocabulary", argumentParser, logging]),
   .executableTarget(
     name: "longhaul",
     dependencies: [
-      "CommandSupport", "Agent", "Client", "Accelerator", "Controller", "Lab", "LinuxNetwork", "ControlLink", "Authentication", "Carriers",
+      "CommandSupport", "Agent", "ChunkStores", "Client", "Accelerator", "Controller", "Lab", "LinuxNetwork", "ControlLink",
+      "Authentication", "Carriers",
       "Certificates", "Enrolment", "Telemetry", "Sealing", "SCTP", "Sockets",
       "WANEmulation", "Control", "Vocabulary",
       argumentParser, logging, nioCore, nioPosix,
@@ -164,8 +167,8 @@ let testTargets: [Target] = [
   tests(
     "CarrierTests",
     [
-      "Carriers", "Relay", "Authentication", "Certificates", "Sealing", "SCTP", "Flows", "Vocabulary", nioCore, nioPosix, nioEmbedded,
-      logging,
+      "Carriers", "ChunkStores", "Compression", "Dedup", "Relay", "Authentication", "Certificates", "Sealing", "SCTP", "Flows",
+      "Vocabulary", nioCore, nioPosix, nioEmbedded, logging,
     ]),
   tests(
     "CertificateTests",
@@ -173,7 +176,8 @@ let testTargets: [Target] = [
   tests(
     "SessionTests",
     [
-      "TestSupport", "CertificateSupport", "Agent", "Client", "Accelerator", "Authentication", "Control", "LinuxNetwork", "Vocabulary",
+      "TestSupport", "CertificateSupport", "Agent", "Client", "Accelerator", "Authentication", "ChunkStores", "Control", "LinuxNetwork",
+      "Vocabulary",
       nioCore, nioPosix, logging,
     ]),
   tests(

@@ -178,7 +178,12 @@ extension FlowCodec {
   private func putReferences(_ references: inout [ChunkReference]) {
     guard !references.isEmpty else { return }
     statistics.wireSent += references.count * CodedFrame.referenceOctets
-    frames.append(.reference(references))
+    // What one turn names goes out together.
+    if case .reference(let before)? = frames.last, before.count + references.count <= CodedFrame.referencesAtOnce {
+      frames[frames.count - 1] = .reference(before + references)
+    } else {
+      frames.append(.reference(references))
+    }
     references.removeAll(keepingCapacity: true)
   }
 
