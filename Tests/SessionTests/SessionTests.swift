@@ -29,7 +29,8 @@ struct Road {
   /// Runs `body` with an agent and a client, and ends both after it.
   static func with(
     agentKey: String? = nil, clientKey: String? = nil, agentCertificates: String? = nil, clientCertificates: String? = nil,
-    forwards: [String] = [], logger: Logger = quiet, _ body: @escaping @Sendable (Road) async throws -> Void
+    forwards: [String] = [], logger: Logger = quiet, agentSettings: (inout AgentSettings) -> Void = { _ in },
+    clientSettings: (inout ClientSettings) -> Void = { _ in }, _ body: @escaping @Sendable (Road) async throws -> Void
   ) async throws {
     let agentKeyFile = try keyFile(agentKey ?? "00112233445566778899aabbccddeeff")
     let clientKeyFile = try keyFile(clientKey ?? "00112233445566778899aabbccddeeff")
@@ -38,11 +39,11 @@ struct Road {
     }
     let (agentReady, agentIsReady) = AsyncThrowingStream.makeStream(of: Endpoint.self)
     let (clientReady, clientIsReady) = AsyncThrowingStream.makeStream(of: ClientEntrances.self)
-    let agent = AgentService(
-      settings: AgentSettings(
-        listen: Endpoint("127.0.0.1:0")!, keyFile: agentKeyFile, certificates: agentCertificates, machine: "vm",
-        addresses: [IPAddress("127.0.0.1")!]),
-      logger: logger)
+    var ofAgent = AgentSettings(
+      listen: Endpoint("127.0.0.1:0")!, keyFile: agentKeyFile, certificates: agentCertificates, machine: "vm",
+      addresses: [IPAddress("127.0.0.1")!])
+    agentSettings(&ofAgent)
+    let agent = AgentService(settings: ofAgent, logger: logger)
     try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask {
         do { try await agent.run { agentIsReady.yield($0) } } catch { agentIsReady.finish(throwing: error); throw error }
@@ -50,12 +51,13 @@ struct Road {
       var agents = agentReady.makeAsyncIterator()
       let agentEndpoint = try #require(try await agents.next())
       let wire = try Wire(to: agentEndpoint.port)
-      let client = ClientService(
-        settings: ClientSettings(
-          node: "client", machines: [.init(name: "vm", agent: Endpoint("127.0.0.1:\(wire.port)")!)], keyFile: clientKeyFile,
-          certificates: clientCertificates, socks: Endpoint("127.0.0.1:0")!, httpConnect: Endpoint("127.0.0.1:0")!,
-          forwards: forwards.map { ClientSettings.Forward($0)! },
-          connectLimit: .seconds(5.0)), logger: logger)
+      var ofClient = ClientSettings(
+        node: "client", machines: [.init(name: "vm", agent: Endpoint("127.0.0.1:\(wire.port)")!)], keyFile: clientKeyFile,
+        certificates: clientCertificates, socks: Endpoint("127.0.0.1:0")!, httpConnect: Endpoint("127.0.0.1:0")!,
+        forwards: forwards.map { ClientSettings.Forward($0)! },
+        connectLimit: .seconds(5.0))
+      clientSettings(&ofClient)
+      let client = ClientService(settings: ofClient, logger: logger)
       group.addTask {
         do { try await client.run { clientIsReady.yield($0) } } catch { clientIsReady.finish(throwing: error); throw error }
       }

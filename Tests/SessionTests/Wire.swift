@@ -17,6 +17,7 @@ final class Wire: Sendable {
     /// What went to the agent on each connection, and all that came back.
     var sent: [[UInt8]] = []
     var returned: [UInt8] = []
+    var octets = (sent: 0, returned: 0)
     var isForging = false
   }
   /// Octets of each connection that are kept: the beginning is what tests look at.
@@ -34,6 +35,9 @@ final class Wire: Sendable {
 
   /// What was sent to the agent, a list for each connection, and what came back on all of them.
   var heard: (sent: [[UInt8]], returned: [UInt8]) { state.withLock { ($0.sent, $0.returned) } }
+
+  /// How many octets have gone to the agent, and come back.
+  var octets: (sent: Int, returned: Int) { state.withLock { $0.octets } }
 
   /// From now on each new connection is answered with these octets in place of the agent's, and ended.
   func setForging(_ isForging: Bool) { state.withLock { $0.isForging = isForging } }
@@ -109,6 +113,7 @@ final class Wire: Sendable {
 
   private func hear(_ bytes: [UInt8], on number: Int, isSent: Bool) {
     state.withLock {
+      if isSent { $0.octets.sent += bytes.count } else { $0.octets.returned += bytes.count }
       if isSent, $0.sent[number].count < Wire.kept { $0.sent[number] += bytes }
       if !isSent, $0.returned.count < Wire.kept { $0.returned += bytes }
     }

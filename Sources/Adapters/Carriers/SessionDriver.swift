@@ -1,4 +1,6 @@
 import Authentication
+import Compression
+import Dedup
 import DequeModule
 import Flows
 import Logging
@@ -41,7 +43,9 @@ package final class SessionDriver {
   package static let protocolFamily: UInt32 = 0x4c48_0000
   /// One DATA frame: 16 KiB, so that a small flow waits at most 1.3 ms at 100 Mbit/s behind a bulk flow's message.
   package static let maximumDataOctets = 16 << 10
-  /// Frames that wait while the association's send buffer is full. Data stops before (`space`), so these are control frames: a few for each flow.
+  /// Of coded frames the shorter ones end what the application has written, and are acknowledged at once.
+  static let shortWrite = 2 << 10
+  /// Frames that wait while the association's send buffer is full. Data stops before (`space`), so these are control frames, a few for each flow, and chunks that the peer lacked, which were kept anyway.
   package static let maximumWaitingFrames = 4 * 65_535
 
   package let loop: any EventLoop
@@ -56,14 +60,28 @@ package final class SessionDriver {
   /// Send space that wakes flows: four frames, so that they are not woken for every octet that a SACK frees.
   package static let leastSpace = 4 * maximumDataOctets
 
+  let role: FlowTable.Role
+  let limits: FlowLimits
+  let logger: Logger
+  /// Nil where the session is not sealed, or this end has no codec.
+  var coding: Coding?
+  /// Of the active carrier, as last measured.
+  package private(set) var roundTrip: TimeSpan?
   private var carriers: [CarrierID: Carrier] = [:]
   private var localAddresses: [CarrierID: IPAddress] = [:]
   private var unflushed: Set<CarrierID> = []
-  private var waiting: Deque<(frame: FlowFrame, flow: FlowID)> = []
+  private var waiting: Deque<Message> = []
   private lazy var timer = DeadlineTimer(loop: loop) { [weak self] in self?.ring() }
   private var isDriving = false
   private var hasEnded = false
-  private let logger: Logger
+
+  /// A frame as it goes to the association.
+  private struct Message {
+    var payload: ByteBuffer
+    var kind: UInt8
+    var endsWrite: Bool
+    var flow: FlowID
+  }
 
   /// - Parameter role: the client opens flows, the agent accepts them.
   package init(
@@ -72,6 +90,8 @@ package final class SessionDriver {
   ) {
     self.association = association
     self.loop = loop
+    self.role = role
+    self.limits = limits
     self.logger = logger
     hub = FlowHub(
       loop: loop, role: role, limits: limits, identifiers: 0...65_534, identifiersRest: true,
@@ -127,6 +147,7 @@ extension SessionDriver {
   }
 
   private func readComplete() {
+    if association.state == .established { beginFlows() }
     hub.receiveComplete()
     drive()
   }
@@ -214,40 +235,63 @@ extension SessionDriver {
 // MARK: The transport of the flows
 
 extension SessionDriver: FlowTransport {
-  package var space: Int { waiting.isEmpty ? association.sendSpace : 0 }
+  package var space: Int { waiting.isEmpty && coding?.early == nil ? association.sendSpace : 0 }
 
   package func transmit(_ frame: FlowFrame, on flow: FlowID) {
+    if coding?.early != nil {
+      coding?.early?.append((flow, frame))
+      return
+    }
+    switch frame {
+    case .open: put(openingBody(frame, of: flow), kind: frame.kind.rawValue, endsWrite: true, on: flow)
+    case .opened: put(answerBody(frame, of: flow), kind: frame.kind.rawValue, endsWrite: true, on: flow)
+    case .data(let bytes):
+      if let coding, coding.opened.contains(flow) { return coding.flows.send(bytes, on: flow) }
+      put(bytes, kind: frame.kind.rawValue, endsWrite: bytes.readableBytes < SessionDriver.maximumDataOctets, on: flow)
+    case .end:
+      guard let coding else { return put(frame, on: flow) }
+      coding.flows.endSending(on: flow) { put(frame, on: flow) }
+    case .reset, .refused:
+      put(frame, on: flow)
+      coding?.flows.abandon(flow)
+    case .credit: put(frame, on: flow)
+    }
+  }
+
+  package func flush() {
+    coding?.flows.turnEnds()
+    drive()
+  }
+
+  private func put(_ frame: FlowFrame, on flow: FlowID) {
+    var payload = ByteBuffer()
+    frame.writeBody(into: &payload)
+    if payload.readableBytes == 0 { payload.writeInteger(UInt8(0)) }  // a DATA chunk carries at least one octet (RFC 9260 section 3.3.1)
+    put(payload, kind: frame.kind.rawValue, endsWrite: true, on: flow)
+  }
+
+  /// One frame becomes one message.
+  func put(_ payload: ByteBuffer, kind: UInt8, endsWrite: Bool, on flow: FlowID) {
     guard !hasEnded else { return }
-    if waiting.isEmpty, send(frame, on: flow) { return }
+    let message = Message(payload: payload, kind: kind, endsWrite: endsWrite, flow: flow)
+    if waiting.isEmpty, send(message) { return }
     guard waiting.count < SessionDriver.maximumWaitingFrames else {
       // A peer that opens flows without end and acknowledges nothing. Not from within a turn of the association's own.
       let bound = NIOLoopBound(self, eventLoop: loop)
       return loop.execute { bound.value.abort("too many frames wait for the peer") }
     }
-    waiting.append((frame, flow))
+    waiting.append(message)
   }
 
-  package func flush() { drive() }
-
-  private func send(_ frame: FlowFrame, on flow: FlowID) -> Bool {
-    var payload: ByteBuffer
-    var endsWrite = true
-    if case .data(let bytes) = frame {
-      payload = bytes
-      endsWrite = bytes.readableBytes < SessionDriver.maximumDataOctets
-    } else {
-      payload = ByteBuffer()
-      frame.writeBody(into: &payload)
-      if payload.readableBytes == 0 { payload.writeInteger(UInt8(0)) }  // a DATA chunk carries at least one octet (RFC 9260 section 3.3.1)
-    }
-    return association.send(
-      payload, stream: StreamID(UInt16(flow.value)), protocolIdentifier: SessionDriver.protocolFamily | UInt32(frame.kind.rawValue),
-      endOfWrite: endsWrite)
+  private func send(_ message: Message) -> Bool {
+    association.send(
+      message.payload, stream: StreamID(UInt16(message.flow.value)),
+      protocolIdentifier: SessionDriver.protocolFamily | UInt32(message.kind), endOfWrite: message.endsWrite)
   }
 
   private func sendWaiting() {
-    while let (frame, flow) = waiting.first {
-      guard send(frame, on: flow) else { return }
+    while let message = waiting.first {
+      guard send(message) else { return }
       waiting.removeFirst()
     }
   }
@@ -257,7 +301,7 @@ extension SessionDriver: FlowTransport {
 
 extension SessionDriver {
   /// Carries out what the association wants until it wants nothing more, then sets the clock for its deadline.
-  private func drive() {
+  func drive() {
     guard !isDriving else { return }
     isDriving = true
     repeat {
@@ -272,8 +316,11 @@ extension SessionDriver {
 
   /// Has the streams of closed flows begin anew, so that their numbers can be used again; true if the association has work by that. Frames of those flows go first.
   private func resetStreams() -> Bool {
-    guard hub.hasChannelsToReset, waiting.isEmpty, !hasEnded, association.state == .established else { return false }
-    let ids = hub.takeChannelsToReset()
+    guard hub.hasChannelsToReset || coding?.released.isEmpty == false, waiting.isEmpty, !hasEnded, association.state == .established else {
+      return false
+    }
+    let ids = takeStreamsToReset()
+    guard !ids.isEmpty else { return false }
     if association.resetStreams(ids.map { StreamID(UInt16($0.value)) }) { return true }
     hub.reuseWithoutReset(ids)
     return false
@@ -299,7 +346,9 @@ extension SessionDriver {
       localAddresses[id] = nil
       carriers.removeValue(forKey: id)?.closeAfterFlush(reason)
       onEvent(.carrierClosed(id, reason))
-    case .established: onEvent(.established)
+    case .established:
+      offerCodec()
+      onEvent(.established)
     case .moved(let id):
       onEvent(.moved(id))
     case .peerAnnounced(let address): onEvent(.peerAnnounced(address))
@@ -308,7 +357,9 @@ extension SessionDriver {
     case .withdrawn(let address): onEvent(.withdrawn(address))
     case .announcementRefused(let address, let reason): onEvent(.announcementRefused(address, reason))
     case .carrierSilent(let id): onEvent(.carrierSilent(id))
-    case .roundTrip(let id, let span): onEvent(.roundTrip(id, span))
+    case .roundTrip(let id, let span):
+      if id == association.activeCarrier { roundTrip = span }
+      onEvent(.roundTrip(id, span))
     case .streamsReset(let direction, let streams): streamsReset(direction, streams)
     case .streamsNotReset(let streams, let reason):
       logger.info("the peer has not reset \(streams.count) streams: \(reason)")
@@ -323,34 +374,49 @@ extension SessionDriver {
   private func streamsReset(_ direction: StreamDirection, _ streams: [StreamID]) {
     let ids = streams.map { FlowID(UInt32($0.value)) }
     guard direction == .incoming else { return hub.channelsReset(outgoing: ids) }
+    forgetCoded(ids)
     do throws(FlowViolation) { try hub.channelsReset(incoming: ids) } catch { violate(error) }
   }
 
-  private func violate(_ violation: FlowViolation) {
+  func violate(_ violation: FlowViolation) {
     logger.warning("session aborted: \(violation)")
     association.abort(reason: "\(violation)", at: SessionDriver.now())
   }
 
   private func deliver(_ payload: ByteBuffer, identifier: UInt32, stream: StreamID) {
     if identifier & 0xffff_ff00 == SessionMessage.family {
-      if let message = SessionMessage(identifier: identifier, payload: payload) { onEvent(.told(message)) }
+      guard let message = SessionMessage(identifier: identifier, payload: payload) else { return }
+      if message.kind == .codec { CodecOffer(message.octets).map { take($0) } } else { onEvent(.told(message)) }
       return
     }
     do throws(FlowViolation) {
-      guard identifier & 0xffff_0000 == SessionDriver.protocolFamily,
-        let kind = FlowFrame.Kind(rawValue: UInt8(truncatingIfNeeded: identifier))
-      else { throw .unknownKind(identifier) }
-      let frame = try FlowFrame(kind: kind, body: payload)
-      try hub.receive(frame, on: FlowID(UInt32(stream.value)))
+      guard identifier & 0xffff_0000 == SessionDriver.protocolFamily else { throw .unknownKind(identifier) }
+      try deliver(payload, kind: UInt8(truncatingIfNeeded: identifier), identifier, on: FlowID(UInt32(stream.value)))
     } catch {
       violate(error)
     }
+  }
+
+  private func deliver(_ payload: ByteBuffer, kind number: UInt8, _ identifier: UInt32, on id: FlowID) throws(FlowViolation) {
+    if coding != nil, let kind = CodedFrame.Kind(rawValue: number), try takeCoded(kind, payload, on: id) { return }
+    guard let kind = FlowFrame.Kind(rawValue: number) else { throw .unknownKind(identifier) }
+    guard let coding else { return try hub.receive(FlowFrame(kind: kind, body: payload), on: id) }
+    var body = payload
+    switch kind {
+    case .open: guard takeOpening(&body, of: id) else { return }
+    case .opened: takeAnswer(&body, of: id)
+    case .end: return coding.flows.receiveEnd(on: id)
+    case .refused, .reset, .data, .credit: break
+    }
+    try hub.receive(FlowFrame(kind: kind, body: body), on: id)
+    if kind == .refused || kind == .reset { coding.flows.abandon(id) }
   }
 
   private func end(_ reason: String?) {
     guard !hasEnded else { return }
     hasEnded = true
     waiting.removeAll()
+    coding?.flows.abandonAll()
     hub.transportLost(.lost)
     timer.set(nil)
     for id in carriers.keys.sorted(by: { $0.value < $1.value }) { carriers[id]?.closeAfterFlush(reason ?? "the session has ended") }

@@ -7,6 +7,8 @@ package struct SessionMessage: Sendable, Hashable {
     case go = 1
     /// The client says which installation it is, so that the agent knows the dead session of one that has come back.
     case identity = 2
+    /// The agent says how it can code the octets of flows (`CodecOffer`).
+    case codec = 3
   }
 
   /// A GO with a path of sixteen accelerators has about 1,500 octets; more is refused unread.

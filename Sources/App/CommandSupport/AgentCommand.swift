@@ -1,5 +1,6 @@
 import Agent
 import ArgumentParser
+import ChunkStores
 import Vocabulary
 
 /// `longhaul agent`, and the whole of `longhaul-agent`.
@@ -30,6 +31,11 @@ package struct AgentCommand: AsyncParsableCommand {
   @Option(help: "The largest receive window of a carrier, in octets; without it the kernel decides.")
   package var carrierWindow: Int?
 
+  @Flag(name: .customLong("no-compression"), help: "Send data of sealed sessions as it is, and keep no byte cache.")
+  package var isPlain = false
+
+  @OptionGroup package var cache: CacheOptions
+
   @OptionGroup package var log: LogOptions
 
   package init() {}
@@ -44,10 +50,12 @@ package struct AgentCommand: AsyncParsableCommand {
   }
 
   package func run() async throws {
-    let settings = AgentSettings(
+    var settings = AgentSettings(
       listen: listen, keyFile: keyFile, certificates: certificate.certificates, machine: machine, node: node, controller: controller,
       addresses: address,
       carrierWindow: carrierWindow)
+    settings.compresses = !isPlain
+    settings.cache = cache.settings(memory: CacheSettings.agentMemory)
     let service = AgentService(settings: settings, logger: log.logger("agent"))
     let upkeep = certificate.upkeep(logger: log.logger("agent"))
     defer { upkeep?.cancel() }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import ChunkStores
 import Client
 import CommandSupport
 import Vocabulary
@@ -41,6 +42,11 @@ struct ClientCommand: AsyncParsableCommand {
   @Option(help: "Seconds within which the first session of each machine must be up.")
   var connectLimit: Double = 10
 
+  @Flag(name: .customLong("no-compression"), help: "Send data of sealed sessions as it is, and keep no byte cache.")
+  var isPlain = false
+
+  @OptionGroup var cache: CacheOptions
+
   @OptionGroup var log: LogOptions
 
   func validate() throws {
@@ -55,11 +61,13 @@ struct ClientCommand: AsyncParsableCommand {
   }
 
   func run() async throws {
-    let settings = ClientSettings(
+    var settings = ClientSettings(
       node: node, site: site, machines: machines, keyFile: keyFile, certificates: certificate.certificates, socks: socks,
       httpConnect: httpConnect,
       forwards: forwards,
       controller: controller, carrierWindow: carrierWindow, connectLimit: .seconds(connectLimit))
+    settings.compresses = !isPlain
+    settings.cache = cache.settings(memory: CacheSettings.clientMemory)
     let service = ClientService(settings: settings, logger: log.logger("client"))
     let upkeep = certificate.upkeep(logger: log.logger("client"))
     defer { upkeep?.cancel() }

@@ -1,3 +1,4 @@
+import ChunkStores
 import Flows
 import Sockets
 import Tunnel

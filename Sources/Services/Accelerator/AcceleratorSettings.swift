@@ -1,4 +1,5 @@
 import Certificates
+import ChunkStores
 import Flows
 import Interception
 import Sockets

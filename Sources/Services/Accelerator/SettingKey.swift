@@ -1,3 +1,4 @@
+import ChunkStores
 import Sockets
 import Vocabulary
 

@@ -1,6 +1,7 @@
 import Authentication
 import Carriers
 import Certificates
+import ChunkStores
 import Control
 import ControlLink
 import Flows
@@ -35,12 +36,28 @@ package final class AgentService: Sendable {
       throw AgentError.anotherCertificate(name, machine: settings.machine)
     }
     guard let credentials = ControlCredentials(token: key?.bearerToken, identity: identity) else { throw AgentError.noCredentials }
+    // Sessions that are not sealed leave the codec to accelerators.
+    let store = try identity == nil || !settings.compresses ? nil : settings.cache.open(logger: logger)
+    do {
+      try await run(key: key, identity: identity, credentials: credentials, store: store, ready: ready)
+    } catch {
+      await store?.close()
+      throw error
+    }
+    await store?.close()
+  }
+
+  private func run(
+    key: EndpointKey?, identity: IdentityKeeper?, credentials: ControlCredentials, store: (any ChunkStore)?,
+    ready: (@Sendable (Endpoint) -> Void)?
+  ) async throws {
     let loop = self.loop
     let settings = self.settings
     let logger = self.logger
     let state = try await loop.submit {
       NIOLoopBound(
-        AgentState(settings: settings, key: key, identity: identity, credentials: credentials, loop: loop, logger: logger), eventLoop: loop)
+        AgentState(settings: settings, key: key, identity: identity, credentials: credentials, store: store, loop: loop, logger: logger),
+        eventLoop: loop)
     }.get()
     let listening: any Channel
     do {
@@ -95,6 +112,8 @@ private final class AgentState {
   let settings: AgentSettings
   let loop: any EventLoop
   let logger: Logger
+  /// Of sealed sessions.
+  private let codec: SessionCodec
   private let dialler: ServiceDialler
   private var link: ControlLink?
   private(set) var acceptor: SessionAcceptor
@@ -116,12 +135,13 @@ private final class AgentState {
   private var found: Set<IPAddress> = []
 
   init(
-    settings: AgentSettings, key: EndpointKey?, identity: IdentityKeeper?, credentials: ControlCredentials, loop: any EventLoop,
-    logger: Logger
+    settings: AgentSettings, key: EndpointKey?, identity: IdentityKeeper?, credentials: ControlCredentials,
+    store: (any ChunkStore)?, loop: any EventLoop, logger: Logger
   ) {
     self.settings = settings
     self.loop = loop
     self.logger = logger
+    codec = SessionCodec(compresses: settings.compresses, store: store, pinned: SessionCodec.agentPins)
     let budget = DescriptorBudget()
     dialler = ServiceDialler(
       loop: loop, machine: settings.machine, addresses: settings.addresses, budget: budget, logger: logger)
@@ -170,6 +190,7 @@ private final class AgentState {
     let dialler = self.dialler
     session.hub.onIncoming = { [unowned session] in dialler.dial($1, flow: $0, hub: session.hub) }
     session.onEvent = { [unowned self, unowned session] in self.note($0, of: session) }
+    if let client = session.clientName { session.encode(with: codec, client: client, machine: settings.machine) }
     logger.info("session opened", metadata: ["sessions": "\(acceptor.count)"])
   }
 
@@ -194,7 +215,8 @@ private final class AgentState {
       roll.leave(ObjectIdentifier(session))
       underWay[ObjectIdentifier(session)] = nil
       for address in unacknowledged.keys { acknowledged(address, by: session) }  // it will not any more
-      logger.info("session ended: \(reason ?? "by its client")", metadata: ["sessions": "\(acceptor.count)"])
+      logger.info(
+        "session ended: \(reason ?? "by its client")", metadata: ["sessions": "\(acceptor.count)", "octets": "\(session.figures)"])
     case .peerAnnounced, .peerWithdrew, .withdrawn, .roundTrip, .agentForgot: break
     }
   }

@@ -1,4 +1,5 @@
 import Certificates
+import ChunkStores
 import Flows
 import Vocabulary
 
@@ -18,6 +19,10 @@ package struct AgentSettings: Sendable {
   /// Octets of receive window of each carrier (TCP_WINDOW_CLAMP); nil leaves the kernel's own.
   package var carrierWindow: Int?
   package var limits: FlowLimits
+  /// False: the octets of sealed sessions go as they are.
+  package var compresses = true
+  /// The byte cache of sealed sessions.
+  package var cache = CacheSettings.memory(CacheSettings.agentMemory)
 
   package init(
     listen: Endpoint, keyFile: String? = nil, certificates: String? = nil, machine: MachineID, node: NodeID? = nil,

@@ -1,6 +1,7 @@
 import Authentication
 import Carriers
 import Certificates
+import ChunkStores
 import Control
 import ControlLink
 import Flows
@@ -46,10 +47,14 @@ package final class ClientService: Sendable {
     let settings = self.settings
     let logger = self.logger
     let agents = try settings.machines.map { try agent(of: $0) }
+    // Sessions that are not sealed leave the codec to accelerators.
+    let store = try keeper == nil || !settings.compresses ? nil : settings.cache.open(logger: logger)
     let state = try await loop.submit {
-      NIOLoopBound(
+      let codec = SessionCodec(compresses: settings.compresses, store: store, pinned: SessionCodec.clientPins)
+      return NIOLoopBound(
         ClientState(
-          settings: settings, agents: agents, key: key, certificates: keeper, credentials: credentials, loop: loop, logger: logger),
+          settings: settings, agents: agents, key: key, certificates: keeper, credentials: credentials, codec: codec, loop: loop,
+          logger: logger),
         eventLoop: loop)
     }.get()
     let watching = keeper?.watching(logger: logger)
@@ -63,9 +68,11 @@ package final class ClientService: Sendable {
       await wait(for: entrances.channels)
     } catch {
       try? await loop.submit { state.value.stop() }.get()
+      await store?.close()
       throw error
     }
     try await loop.submit { state.value.stop() }.get()
+    await store?.close()
   }
 
   private func agent(of machine: ClientSettings.Machine) throws(ClientError) -> Endpoint {
@@ -148,7 +155,7 @@ private final class ClientState {
 
   init(
     settings: ClientSettings, agents: [Endpoint], key: EndpointKey?, certificates: IdentityKeeper?, credentials: ControlCredentials,
-    loop: any EventLoop, logger: Logger
+    codec: SessionCodec, loop: any EventLoop, logger: Logger
   ) {
     self.settings = settings
     self.loop = loop
@@ -157,9 +164,7 @@ private final class ClientState {
     for (machine, agent) in zip(settings.machines, agents) {
       sessions[machine.name] = ClientSession(
         machine: machine.name, agent: agent, key: key, certificates: certificates, carrierWindow: settings.carrierWindow,
-        limits: settings.limits,
-        loop: loop,
-        logger: logger)
+        limits: settings.limits, codec: codec, loop: loop, logger: logger)
     }
     let identity = ClientIdentity.octets(settings)
     for session in sessions.values {

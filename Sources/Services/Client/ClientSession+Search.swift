@@ -108,6 +108,7 @@ extension ClientSession {
       }
       take(token, by: .agent)
     case .identity: break  // clients say it, and hear it from nobody
+    case .codec: break  // the driver's own
     }
   }
 

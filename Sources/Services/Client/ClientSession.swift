@@ -46,6 +46,8 @@ final class ClientSession {
   var isAsking = false
   let carrierWindow: Int?
   private let limits: FlowLimits
+  /// Of sealed sessions.
+  private let codec: SessionCodec?
   let logger: Logger
   private var random = SystemRandomNumberGenerator()
   var driver: SessionDriver?
@@ -103,13 +105,14 @@ final class ClientSession {
 
   init(
     machine: MachineID, agent: Endpoint, key: EndpointKey?, certificates: IdentityKeeper?, carrierWindow: Int?, limits: FlowLimits,
-    loop: any EventLoop, logger: Logger
+    codec: SessionCodec? = nil, loop: any EventLoop, logger: Logger
   ) {
     self.machine = machine
     self.key = key
     self.certificates = certificates
     self.carrierWindow = carrierWindow
     self.limits = limits
+    self.codec = codec
     self.loop = loop
     self.logger = logger
     openedAt = Recovery.Place(agent: agent, path: .direct)
@@ -197,6 +200,7 @@ final class ClientSession {
       connecting: configuration, authenticator: CryptoAuthenticator(), random: SystemRandomNumberGenerator(), on: dialled.carrier.id,
       local: dialled.local, remote: dialled.remote, at: SessionDriver.now())
     let driver = SessionDriver(association: association, loop: loop, role: .opener, limits: limits, logger: logger) { _, _ in }
+    if let certificates, let codec { driver.encode(with: codec, client: certificates.current.name.description, machine: machine) }
     driver.onEvent = { [unowned self] in self.note($0) }
     self.driver = driver
     exchanging = dialled.session
@@ -214,6 +218,7 @@ final class ClientSession {
     hasEnded = true
     attempt?.timer?.cancel()
     thaw?.cancel()
+    if let driver { logger.info("session with machine \(machine) closed", metadata: ["octets": "\(driver.figures)"]) }
     parked?.carrier?.close("the client has been stopped")
     driver?.abort("the client has been stopped")
   }

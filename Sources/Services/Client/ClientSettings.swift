@@ -1,4 +1,5 @@
 import Certificates
+import ChunkStores
 import Flows
 import Sockets
 import Vocabulary
@@ -75,6 +76,10 @@ package struct ClientSettings: Sendable {
   /// How long the first session of each machine may take to come up.
   package var connectLimit: TimeSpan
   package var limits: FlowLimits
+  /// False: the octets of sealed sessions go as they are.
+  package var compresses = true
+  /// The byte cache of sealed sessions.
+  package var cache = CacheSettings.memory(CacheSettings.clientMemory)
 
   package init(
     node: NodeID? = nil, site: SiteID? = nil, machines: [Machine], keyFile: String? = nil, certificates: String? = nil,

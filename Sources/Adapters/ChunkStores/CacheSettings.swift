@@ -1,4 +1,3 @@
-import ChunkStores
 import Logging
 import Vocabulary
 
@@ -9,8 +8,12 @@ package enum CacheSettings: Sendable, Hashable {
   case memory(ByteCount)
   case folder(String, ByteCount)
 
-  /// 256 MiB: what a small machine can spare, and 50 MB five times over.
+  /// Of an accelerator: 256 MiB is what a small machine can spare, and 50 MB five times over.
   package static let defaultMemory = ByteCount.mebibytes(256)
+  /// Of a client: a page of a desk application that is loaded again, and 50 MB once.
+  package static let clientMemory = ByteCount.mebibytes(64)
+  /// Of an agent: a quarter of the smallest guest.
+  package static let agentMemory = ByteCount.mebibytes(32)
   /// 10 GiB: a day at 1 Mbit/s, and two disk images; its index takes 80 MB of memory.
   package static let defaultFolder = ByteCount.mebibytes(10 << 10)
   /// Two of the largest chunks.
@@ -21,16 +24,16 @@ package enum CacheSettings: Sendable, Hashable {
   /// Nil for what is no size, and for one that is too small.
   package static func size(_ text: String) -> ByteCount? { ByteCount(text).flatMap { $0 < smallest ? nil : $0 } }
 
-  /// The usual size where none is given.
-  package init(folder: String?, size: ByteCount?) {
+  /// The usual size where none is given; `memory` is that of a cache in memory.
+  package init(folder: String?, size: ByteCount?, memory: ByteCount = CacheSettings.defaultMemory) {
     if let folder {
       self = .folder(folder, size ?? CacheSettings.defaultFolder)
     } else {
-      self = .memory(size ?? CacheSettings.defaultMemory)
+      self = .memory(size ?? memory)
     }
   }
 
-  func open(logger: Logger) throws -> (any ChunkStore)? {
+  package func open(logger: Logger) throws -> (any ChunkStore)? {
     switch self {
     case .none: nil
     case .memory(let size): MemoryChunkStore(capacity: size.octets)
