@@ -21,6 +21,7 @@ package struct SessionCodec {
   let compresses: Bool
   let store: (any ChunkStore)?
   let pins: PinBudget
+  let effort = CompressionEffort()
   /// Names of chunks are of one session's pair of stores, so that all its peers can be one: no belief is ever about another.
   let slot: PeerSlot?
 

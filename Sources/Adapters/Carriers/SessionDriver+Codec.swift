@@ -82,7 +82,7 @@ extension SessionDriver {
     guard let coding else { return nil }
     return FlowCodec(
       outbound: codings.outbound, inbound: codings.inbound, cache: coding.codec.cache(client: coding.client, agent: coding.agent),
-      window: limits.window, loop: loop)
+      window: limits.window, effort: coding.codec.effort, loop: loop)
   }
 }
 
