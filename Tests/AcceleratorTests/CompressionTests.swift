@@ -1,6 +1,7 @@
 import Accelerator
 import Compression
 import NIOCore
+import NIOEmbedded
 import TestSupport
 import Testing
 import Vocabulary
@@ -159,6 +160,29 @@ struct EffortTests {
       #expect(try decoder.decode(bytes, atMost: 32_768) == plain)
     }
     #expect(try #require(total[6]) < #require(total[-5]) * 3 / 4)
+  }
+
+  @Test("has contexts for so many flows at once; others go as they are until one is free")
+  func contexts() {
+    let loop = EmbeddedEventLoop()
+    let effort = CompressionEffort(maximumContexts: 2)
+    func codec() -> FlowCodec {
+      FlowCodec(outbound: .zstd, inbound: .plain, cache: nil, window: 1 << 20, effort: effort, loop: loop)
+    }
+    func isCompressed(_ codec: FlowCodec) -> Bool {
+      codec.send(ByteBuffer(bytes: text(10_000, seed: 1)), cut: 32_768, at: .zero)
+      if case .data? = codec.nextFrame() { return true }
+      return false
+    }
+    let (first, second, third) = (codec(), codec(), codec())
+    #expect(isCompressed(first) && isCompressed(second) && !isCompressed(third))
+    #expect(isCompressed(first))
+    first.endSending(cut: 32_768)
+    #expect(isCompressed(third))
+    second.rest(cut: 32_768)
+    second.shrink()
+    #expect(isCompressed(codec()), "one that is gone gives its context back")
+    #expect(isCompressed(codec()))
   }
 
   @Test("is given up by a flow that rests, at both ends, and taken up again")

@@ -14,12 +14,22 @@ package final class CompressionEffort {
   package static let tooBusy = 0.6
   package static let hasTime = 0.2
 
+  /// Flows that compress at once: half a GiB of contexts here, and somewhat less at the peer. Others go as they are until one is free.
+  package static let contexts = 1_024
+
+  private let maximumContexts: Int
+  private var contexts = 0
   private var index = CompressionEffort.first
   private var since: Instant?
   private var spent = TimeSpan.zero
   private var linkWasFull = false
 
-  package init() {}
+  package init(maximumContexts: Int = CompressionEffort.contexts) { self.maximumContexts = maximumContexts }
+
+  /// One more flow may begin to compress.
+  var hasContext: Bool { contexts < maximumContexts }
+
+  func contextsChange(by count: Int) { contexts += count }
 
   package var level: Int32 { CompressionEffort.levels[index] }
 

@@ -39,6 +39,8 @@ package final class FlowCodec {
   // Sending. Nil once this end has ended its direction.
   private var compressor: FlowEncoder?
   private var chunkEncoder: ChunkEncoder?
+  /// As the effort knows it.
+  private var holdsContext = false
   private var activity = FlowActivity()
   private var linkIsFull = false
   private var sentBeforeRest = 0
@@ -66,6 +68,8 @@ package final class FlowCodec {
     if let cache, self.outbound == .cached { chunkEncoder = ChunkEncoder(namer: cache.namer) }
     if let cache { chunkDecoder = ChunkDecoder(namer: cache.namer, maximumPending: window) }
   }
+
+  deinit { if holdsContext { effort.contextsChange(by: -1) } }
 
   /// OPENED has told how the acceptor's DATA is coded.
   package func answered(_ coding: DataCoding) { inbound = coding }
@@ -143,6 +147,7 @@ extension FlowCodec {
 
   private func stopSending() {
     compressor = nil
+    countContext()
     if pinnedOctets == 0 { chunkEncoder = nil }
   }
 
@@ -207,13 +212,23 @@ extension FlowCodec {
   }
 
   private func compress(_ part: ByteBuffer) -> FlowEncoder.Encoded? {
+    guard holdsContext || effort.hasContext else { return .literal(part) }
     let start = FlowCodec.now()
     let encoded = compressor?.encode(part, reserving: FlowCodec.headerRoom, level: effort.level)
+    countContext()
     if case .compressed? = encoded {
       let end = FlowCodec.now()
       effort.note(end - start, linkIsFull: linkIsFull, at: end)
     }
     return encoded
+  }
+
+  /// Tells the loop's effort whether this flow has a context.
+  private func countContext() {
+    let holds = compressor?.holdsContext ?? false
+    guard holds != holdsContext else { return }
+    holdsContext = holds
+    effort.contextsChange(by: holds ? 1 : -1)
   }
 
   private static func now() -> Instant { Instant(nanoseconds: Int64(NIODeadline.now().uptimeNanoseconds)) }
@@ -223,6 +238,7 @@ extension FlowCodec {
     if let end = compressor?.rest(reserving: FlowCodec.headerRoom) {
       statistics.wireSent += end.readableBytes
       frames.append(.data(end))
+      countContext()
     }
     chunkEncoder?.trim()
     chunkDecoder?.trim()
