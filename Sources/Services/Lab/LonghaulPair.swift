@@ -7,7 +7,9 @@ struct AcceleratorFeatures: Sendable {
   var hasWarming: Bool
 
   init(_ program: String) {
-    let help = (try? Shell.run([program, "accelerator", "--help"])) ?? ""
+    // `run` is a word of its own since there are others beside it.
+    let help =
+      (try? Shell.run([program, "accelerator", "run", "--help"])) ?? (try? Shell.run([program, "accelerator", "--help"])) ?? ""
     hasCache = help.contains("--cache ")
     hasWarming = help.contains("--keep-warm")
   }
