@@ -48,9 +48,9 @@ struct FrameTests {
     .pad(0),
     .pad(TunnelLimits.payloadOctets),
     .warm(WarmRequest(rate: .megabitsPerSecond(96), roundTrip: .milliseconds(Int64(300)), hold: .seconds(Int64(60)))), .leaving,
-    .have(TunnelHave(peer: "access", store: .max, names: [ChunkName(high: 1, middle: .max, low: 3)])),
+    .have(PeerBelief(peer: "access", store: .max, names: [ChunkName(high: 1, middle: .max, low: 3)])),
     .have(
-      TunnelHave(
+      PeerBelief(
         peer: NodeID(String(repeating: "n", count: TunnelLimits.nameOctets)), store: 1,
         names: (0..<TunnelLimits.namesAtOnce).map { ChunkName(high: UInt64($0), middle: 7, low: .max) })),
     .goodbye(TunnelGoodbye(.wrongKey, "a and b have different keys")),

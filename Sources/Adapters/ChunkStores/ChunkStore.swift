@@ -39,19 +39,6 @@ extension ChunkStore {
   package func close() async {}
 }
 
-/// What a peer's store is believed to have.
-package struct PeerBelief: Hashable, Sendable {
-  package var peer: NodeID
-  package var store: UInt64
-  package var names: [ChunkName]
-
-  package init(peer: NodeID, store: UInt64, names: [ChunkName]) {
-    self.peer = peer
-    self.store = store
-    self.names = names
-  }
-}
-
 /// One peer in the store's beliefs.
 package struct PeerSlot: Hashable, Sendable {
   package static let count = 16

@@ -33,7 +33,7 @@ package enum TunnelEffect: Sendable {
   /// The peer opens no flows here any more, and wants none.
   case leaving
   /// The peer tells what a third one's store has.
-  case have(TunnelHave)
+  case have(PeerBelief)
   /// Nothing follows; close the connection once what was sent is out.
   case close(TunnelClosure)
 }

@@ -132,7 +132,7 @@ extension TunnelFrame {
           rate: BitRate(bitsPerSecond: Double(min(rate, 1 << 40))), roundTrip: .microseconds(Int64(roundTrip)),
           hold: .milliseconds(Int64(hold))))
     case .have:
-      guard let have = TunnelHave(from: &body) else { throw .malformed(kind) }
+      guard let have = PeerBelief(from: &body) else { throw .malformed(kind) }
       self = .have(have)
     }
   }
@@ -239,16 +239,12 @@ extension TunnelHello {
   }
 }
 
-extension TunnelHave {
+extension PeerBelief {
   fileprivate func write(into buffer: inout ByteBuffer) {
     precondition((1...TunnelLimits.namesAtOnce).contains(names.count))
     buffer.writeInteger(store)
     TunnelHello.write(peer, into: &buffer)
-    for name in names {
-      buffer.writeInteger(name.high)
-      buffer.writeInteger(name.middle)
-      buffer.writeInteger(name.low)
-    }
+    for name in names { name.write(into: &buffer) }
   }
 
   fileprivate init?(from body: inout ByteBuffer) {
@@ -259,11 +255,7 @@ extension TunnelHave {
     guard (1...TunnelLimits.namesAtOnce).contains(count), rest == 0 else { return nil }
     var names: [ChunkName] = []
     names.reserveCapacity(count)
-    while let high = body.readInteger(as: UInt64.self), let middle = body.readInteger(as: UInt64.self),
-      let low = body.readInteger(as: UInt32.self)
-    {
-      names.append(ChunkName(high: high, middle: middle, low: low))
-    }
+    while let name = ChunkName(from: &body) { names.append(name) }
     self.init(peer: NodeID(peer), store: store, names: names)
   }
 }

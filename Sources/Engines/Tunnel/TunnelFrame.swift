@@ -44,20 +44,6 @@ package struct WarmRequest: Sendable, Hashable {
   package var windowOctets: Int { min(rate.bytes(in: roundTrip).octets, TunnelLimits.warmOctets / 2) }
 }
 
-/// What a third accelerator's store is believed to have: the sender passes on what it knows, before a machine's flows move to the receiver.
-package struct TunnelHave: Sendable, Hashable {
-  package var peer: NodeID
-  package var store: UInt64
-  /// 1 to `TunnelLimits.namesAtOnce`.
-  package var names: [ChunkName]
-
-  package init(peer: NodeID, store: UInt64, names: [ChunkName]) {
-    self.peer = peer
-    self.store = store
-    self.names = names
-  }
-}
-
 /// Everything that one end of a tunnel connection says to the other.
 package enum TunnelFrame: Sendable, Hashable {
   case hello(TunnelHello)
@@ -73,7 +59,8 @@ package enum TunnelFrame: Sendable, Hashable {
   case warm(WarmRequest)
   /// The sender opens no flows on this connection any more, and wants none; those that live go on.
   case leaving
-  case have(TunnelHave)
+  /// What a third accelerator's store is believed to have, 1 to `TunnelLimits.namesAtOnce` names: passed on before a machine's flows move to the receiver.
+  case have(PeerBelief)
 
   /// The first octet of a frame. 1 to 7 are `FlowFrame.Kind`.
   package enum Kind: UInt8, Sendable {

@@ -26,7 +26,7 @@ final class CacheFilling {
   private let loop: any EventLoop
   private let link: () -> TunnelLink?
   private var deadline: NIODeadline
-  private var waiting: [TunnelHave] = []
+  private var waiting: [PeerBelief] = []
   private var told: Set<ChunkName> = []
   private var task: Scheduled<Void>?
   private var isLooking = false
@@ -85,15 +85,15 @@ final class CacheFilling {
   /// Of a machine that nothing is known of since the start: what was used last at all.
   private static func news(
     of key: Key, _ store: any ChunkStore, _ services: ServiceBook, told: Set<ChunkName>
-  ) -> (news: [TunnelHave], told: Set<ChunkName>) {
+  ) -> (news: [PeerBelief], told: Set<ChunkName>) {
     var names = services.names(of: key.service, limit: CacheFilling.names)
     if names.isEmpty { names = store.recent(CacheFilling.names).map(\.name) }
     let fresh = names.filter { !told.contains($0) }
-    var news: [TunnelHave] = []
+    var news: [PeerBelief] = []
     for belief in store.beliefs(about: fresh) where belief.peer != key.peer {
       for start in stride(from: 0, to: belief.names.count, by: TunnelLimits.namesAtOnce) {
         let part = Array(belief.names[start..<min(start + TunnelLimits.namesAtOnce, belief.names.count)])
-        news.append(TunnelHave(peer: belief.peer, store: belief.store, names: part))
+        news.append(PeerBelief(peer: belief.peer, store: belief.store, names: part))
       }
     }
     return (news, told.union(fresh))
@@ -155,8 +155,8 @@ extension Shard {
   }
 
   /// The peer's word on a third one.
-  func believe(_ have: TunnelHave) {
+  func believe(_ have: PeerBelief) {
     guard have.peer != settings.node else { return }
-    store?.believe(PeerBelief(peer: have.peer, store: have.store, names: have.names))
+    store?.believe(have)
   }
 }

@@ -40,7 +40,7 @@ final class TunnelLink: ChannelInboundHandler {
     var incoming: (TunnelLink, FlowID, FlowTarget) -> Void
     var warm: (TunnelLink, WarmRequest) -> Void
     /// What a third one's store has, as the peer says.
-    var have: (TunnelHave) -> Void
+    var have: (PeerBelief) -> Void
     /// A warm-up has come to its end: octets of congestion window, and whether that is the whole window.
     var opened: (TunnelLink, Int, Bool) -> Void
     /// Once, at the end; nothing follows.
